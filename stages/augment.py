@@ -1,0 +1,132 @@
+"""The two random views of SimCLR (section 3, appendix A), for a whole batch at once.
+
+Every image of the batch draws parameters of its own, as torchvision's transforms do for single images
+(given a batch, those draw once for all of it). The order is that of the paper: crop and flip, colour
+distortion, grayscale, blur.
+
+Shapes: B images of H x W pixels; three channels. Pixels are 0..255 going in and coming out.
+
+Where it departs from applying torchvision's transforms image by image:
+* the crop box is not rounded to whole pixels;
+* brightness, contrast and saturation come before hue, and the clamp to 0..255 comes once, after all four.
+  Without the clamps the first three commute exactly (all are affine, and contrast blends with the mean of the
+  gray image, which saturation keeps), so they are one 3x3 matrix and an offset per image;
+* grayscale is saturation zero, hence taken before the hue is turned.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
+CROP_TRIES = 10  # torchvision's RandomResizedCrop
+JITTER_PROBABILITY = 0.8
+SIGMA = (0.1, 2.0)  # of the blur, in pixels; its kernel is 3 wide, 10 % of the side (appendix A)
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def _happens(count: int, probability: float, generator: Generator) -> Tensor:
+    return torch.rand(count, device=generator.device, generator=generator) < probability
+
+
+def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """left, top, width, height (each (count,)) of random boxes in the unit square.
+
+    Area uniform in [min_area, 1] and the logarithm of the aspect ratio uniform in +-log(4/3); a box that does not
+    fit is drawn again, up to 10 times, then it is the whole image.
+    """
+    area = _uniform((CROP_TRIES, count), min_area, 1, generator)
+    ratio = _uniform((CROP_TRIES, count), -math.log(4 / 3), math.log(4 / 3), generator).exp()
+    widths, heights = (area * ratio).sqrt(), (area / ratio).sqrt()
+    fits = (widths <= 1) & (heights <= 1)
+    first = fits.int().argmax(0, keepdim=True)
+    found = fits.any(0)
+    width = torch.where(found, widths.gather(0, first)[0], 1.0)
+    height = torch.where(found, heights.gather(0, first)[0], 1.0)
+    left = _uniform((count,), 0, 1, generator) * (1 - width)
+    top = _uniform((count,), 0, 1, generator) * (1 - height)
+    return left, top, width, height
+
+
+def resized_crop(x: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], mirrored: Tensor) -> Tensor:
+    """Cuts each image's box (in the unit square) and scales it to H x W, bilinearly; mirrors where asked."""
+    left, top, width, height = boxes
+    sign = 1 - 2 * mirrored.float()
+    zero = torch.zeros_like(left)
+    theta = torch.stack(
+        [width * sign, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1], dim=1
+    ).unflatten(1, (2, 3))
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def adjust_colour(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Multiplies brightness, contrast and saturation of each image (factors (B,), 1 changes nothing), unclamped."""
+    luma = torch.tensor(LUMA, device=x.device)
+    gray_mean = torch.einsum("bchw,c->b", x, luma) / (x.shape[2] * x.shape[3])
+    eye = torch.eye(3, device=x.device)
+    s = saturation[:, None, None]
+    matrix = (s * eye + (1 - s) * luma.expand(3, 3)) * (brightness * contrast)[:, None, None]
+    offset = brightness * (1 - contrast) * gray_mean
+    return torch.einsum("bij,bjhw->bihw", matrix, x) + offset[:, None, None, None]
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Shifts the hue of HSV by `turn` (B,) of the circle; pixels 0..255."""
+    red, green, blue = x.unbind(1)
+    value, which = x.max(1)
+    chroma = value - x.amin(1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sector = torch.where(
+        which == 0, (green - blue) / safe, torch.where(which == 1, (blue - red) / safe + 2, (red - green) / safe + 4)
+    )
+    sector = sector + 6 * turn[:, None, None]
+    # Channel n is V - C * clamp(min(k, 4 - k), 0, 1) with k = (n + sector) mod 6: n = 5, 3, 1 for R, G, B.
+    n = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    k = (n + sector[:, None]).remainder_(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def blur3(x: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a 3x3 kernel and a sigma (B,) in pixels per image; 0 changes nothing. Edges are mirrored."""
+    side = torch.exp(-0.5 / sigma.square().clamp(min=1e-6))
+    side = (side / (1 + 2 * side))[:, None, None, None]
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    x = (1 - 2 * side) * x[:, :, 1:-1] + side * (x[:, :, :-2] + x[:, :, 2:])
+    return (1 - 2 * side) * x[..., 1:-1] + side * (x[..., :-2] + x[..., 2:])
+
+
+def augment(
+    images: Tensor,
+    generator: Generator,
+    *,
+    min_area: float,
+    jitter: float,
+    grayscale: float,
+    blur: float,
+    flip: bool,
+) -> Tensor:
+    """One random view of each image.
+
+    images: (B, H, W, 3) uint8, on the generator's device. Returns (B, 3, H, W) float32 pixels in 0..255.
+    min_area: smallest crop, as a share of the image; jitter: strength s of the colour distortion (appendix A: factors
+    within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
+    """
+    count = images.shape[0]
+    x = images.permute(0, 3, 1, 2).float()
+    boxes = crop_boxes(count, min_area, generator)
+    x = resized_crop(x, boxes, _happens(count, 0.5 if flip else 0.0, generator))
+    # A jitter that does not happen is one of strength 0.
+    strength = jitter * _happens(count, JITTER_PROBABILITY, generator)
+    factors = _uniform((3, count), -0.8, 0.8, generator) * strength + 1
+    brightness, contrast, saturation = factors.clamp(min=0)
+    saturation = torch.where(_happens(count, grayscale, generator), 0.0, saturation)
+    x = adjust_colour(x, brightness, contrast, saturation)
+    x = turn_hue(x, _uniform((count,), -0.2, 0.2, generator) * strength).clamp(0, 255)
+    sigma = _uniform((count,), *SIGMA, generator) * _happens(count, blur, generator)
+    return blur3(x, sigma)

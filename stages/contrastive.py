@@ -1,0 +1,64 @@
+"""The contrastive head and loss of SimCLR (Chen et al. 2020, section 2.1 and algorithm 1).
+
+Shapes: B images, V = 2B views (row i and row i + B show the same image), D features h, P projections z.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ProjectionHead(nn.Sequential):
+    """g: h (V, D) -> z (V, P), one hidden layer of 4P as in the source experiment (512 at P = 128)."""
+
+    def __init__(self, features: int, projection_dim: int) -> None:
+        super().__init__(
+            nn.Linear(features, 4 * projection_dim), nn.ReLU(), nn.Linear(4 * projection_dim, projection_dim)
+        )
+
+
+def cosine_similarities(z: Tensor) -> Tensor:
+    """(V, P) -> (V, V): cosine of every pair of rows, in float32 whatever autocast made of z."""
+    z = F.normalize(z.float(), dim=1)
+    return z @ z.T
+
+
+def partners(views: int, device: torch.device) -> Tensor:
+    """(V,): for each row, the row that shows the same image."""
+    return torch.arange(views, device=device).roll(views // 2)
+
+
+def nt_xent(similarities: Tensor, temperature: float) -> Tensor:
+    """The normalised temperature-scaled cross entropy, equation 1, averaged over all V rows.
+
+    Each row must pick its partner among the V - 1 others; it is no candidate itself.
+    """
+    views = similarities.shape[0]
+    logits = (similarities / temperature).masked_fill(
+        torch.eye(views, dtype=torch.bool, device=similarities.device), float("-inf")
+    )
+    return F.cross_entropy(logits, partners(views, similarities.device))
+
+
+def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
+    """How well partners find each other among the V - 1 candidates; scalars, averaged over the V rows.
+
+    top1, top5: share of rows whose partner is the most similar, or among the five most similar;
+    position: mean rank of the partner, 1 at best; positive, negative: mean cosine of partners and of others.
+    A tie counts against the partner, so that collapsed embeddings (all equal) score 0 and not 1.
+    """
+    views = similarities.shape[0]
+    rows = torch.arange(views, device=similarities.device)
+    partner = partners(views, similarities.device)
+    positive = similarities[rows, partner]
+    # The row's similarity to itself and the partner's to itself are not candidates: 2 always count as >=.
+    others = similarities.masked_fill(torch.eye(views, dtype=torch.bool, device=similarities.device), float("-inf"))
+    rank = (others >= positive[:, None]).sum(1).float()
+    negatives = similarities.sum() - similarities.diagonal().sum() - positive.sum()
+    return {
+        "top1": (rank <= 1).float().mean(),
+        "top5": (rank <= 5).float().mean(),
+        "position": rank.mean(),
+        "positive": positive.mean(),
+        "negative": negatives / max(views * (views - 2), 1),
+    }

@@ -1,0 +1,48 @@
+"""Stage `extract-features`: the labelled images as frozen features h, of the encoder before and after SimCLR.
+
+The projection head is gone (section 4.2 of the paper: h serves better than z). No augmentation, every image once.
+
+Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
+Writes  features/initial.safetensors, features/simclr.safetensors: {train,test}_features (N, 512) float32, with the
+        fine and coarse labels and the names of the classes
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stages.encoder import Encoder
+from stages.files import read_tensors, write_tensors
+from stages.params import load_params
+
+BATCH = 512
+LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse")
+
+
+def main() -> None:
+    params = load_params()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    labelled, names = read_tensors(Path("data/labelled.safetensors"))
+    for which in ("initial", "simclr"):
+        encoder = Encoder(params.stem)
+        encoder.load_state_dict(read_tensors(Path(f"models/{which}.safetensors"))[0])
+        encoder.to(device)
+        features = {
+            f"{part}_features": extract(encoder, labelled[f"{part}_images"], device) for part in ("train", "test")
+        }
+        labels = {name: labelled[name] for name in LABELS}
+        write_tensors(Path(f"features/{which}.safetensors"), features | labels, names)
+
+
+@torch.inference_mode()
+def extract(encoder: torch.nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are."""
+    encoder.eval()
+    batches = tqdm(images.split(BATCH), unit=" batches", disable=None, leave=False)
+    return torch.cat([encoder(batch.to(device).permute(0, 3, 1, 2)).cpu() for batch in batches])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The files that stages exchange: safetensors, CSV and JSON, each written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which takes the place of `path` when the block ends well.
+
+    A crash leaves the old file or none, never one that looks whole and isn't.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Writes named tensors, and short texts about them, as safetensors."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(notes or {}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, memory-mapped (read from disk as they are used), and its notes.
+
+    Exits with one line where the file is missing or broken.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        sys.exit(f"{path}: cannot be read as safetensors ({error}); `dvc repro` or `dvc checkout` restores it")
+
+
+# Six significant digits: enough to compare runs, few enough to read. Sorted keys, \n, no dates: DVC hashes these.
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows with the same keys as CSV; floats with six significant digits."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: _six_digits(value) for key, value in row.items()} for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes nested mappings as JSON; floats with six significant digits."""
+    write_bytes(path, (json.dumps(_six_digits(content), indent=2, sort_keys=True) + "\n").encode())
+
+
+def _six_digits(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _six_digits(child) for key, child in value.items()}
+    return value

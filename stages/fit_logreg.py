@@ -1,0 +1,187 @@
+"""Stage `fit-logreg`: linear probes on the frozen features of both encoders.
+
+1. scikit-learn's LogisticRegression, for all classes and for the first ones. The features are standardised with the
+   training set's mean and deviation. C is chosen on a stratified split of the training set; then the model is fitted
+   to all of it. The test set is scored and never chosen on.
+2. The source experiment's own linear layer on the plain features of the first classes: mini-batches, AdamW, the
+   learning rate divided by ten at 60 % and at 80 % of the epochs.
+
+Reads   features/initial.safetensors, features/simclr.safetensors
+Writes  metrics/logreg.json, metrics/linear.json   accuracy, top-5 and loss, and the gain over the initial encoder
+        plots/logreg_all.csv, plots/logreg_first.csv   loss and accuracy, a row per L-BFGS iteration
+        plots/linear.csv                               the same, a row per epoch
+        models/classifier.safetensors              the probe of all classes on SimCLR features
+
+Shapes: N images, D features, K classes.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from sklearn.callback import ScoringMonitor
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from torch import Generator, Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import MultiStepLR
+
+from stages.files import read_tensors, write_csv, write_json, write_tensors
+from stages.params import load_params
+
+ENCODERS = ("initial", "simclr")
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Split:
+    x: Tensor  # (N, D) features
+    y: Tensor  # (N,) class numbers
+
+    def first(self, classes: int) -> "Split":
+        kept = self.y < classes
+        return Split(self.x[kept], self.y[kept])
+
+
+def main() -> None:
+    params = load_params()
+    splits = {}
+    for which in ENCODERS:
+        tensors, names = read_tensors(Path(f"features/{which}.safetensors"))
+        splits[which] = tuple(Split(tensors[f"{part}_features"], tensors[f"{part}_fine"]) for part in ("train", "test"))
+    classes = len(json.loads(names["fine_names"]))
+    if params.first_classes > classes:
+        sys.exit(f"params.yaml: first_classes = {params.first_classes}: at most {classes}, the classes of the data")
+
+    metrics: dict[str, Any] = {}
+    for group, count in (("all", classes), ("first", params.first_classes)):
+        metrics[group], curves = {}, []
+        for which in ENCODERS:
+            train, test = (split.first(count) for split in splits[which])
+            scaler = StandardScaler().fit(train.x)
+            train, test = (Split(torch.from_numpy(scaler.transform(split.x)), split.y) for split in (train, test))
+            C, validation = choose_C(train, **params.logreg.model_dump(), seed=params.seed)
+            model, curve = fit_logreg(train, test, C, params.logreg.max_iter)
+            metrics[group][which] = curve[-1] | {"C": C, "validation_accuracy": validation}
+            metrics[group][which] |= interval(curve[-1]["test_accuracy"], len(test.y))
+            curves += [{"encoder": which} | row for row in curve]
+            if group == "all" and which == "simclr":
+                save_classifier(scaler, model, names)
+        metrics[group]["gain"] = gain(metrics[group])
+        write_csv(Path(f"plots/logreg_{group}.csv"), curves)
+    write_json(Path("metrics/logreg.json"), metrics)
+
+    metrics, curves = {}, []
+    for which in ENCODERS:
+        train, test = (split.first(params.first_classes) for split in splits[which])
+        curve = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
+        metrics[which] = curve[-1] | interval(curve[-1]["test_accuracy"], len(test.y))
+        curves += [{"encoder": which} | row for row in curve]
+    metrics["gain"] = gain(metrics)
+    write_csv(Path("plots/linear.csv"), curves)
+    write_json(Path("metrics/linear.json"), metrics)
+
+
+def choose_C(train: Split, C: list[float], validation_fraction: float, max_iter: int, seed: int) -> tuple[float, float]:
+    """The C with the best accuracy on a stratified split of the training set, and that accuracy.
+
+    The strongest regularisation wins a tie. Exits if the split cannot hold every class.
+    """
+    try:
+        fit_x, held_x, fit_y, held_y = train_test_split(
+            train.x.numpy(), train.y.numpy(), test_size=validation_fraction, stratify=train.y.numpy(), random_state=seed
+        )
+    except ValueError as error:
+        sys.exit(
+            f"params.yaml: logreg.validation_fraction = {validation_fraction}: {len(train.y)} training images cannot "
+            f"be split so that both parts hold every class ({error})"
+        )
+    accuracy = {c: LogisticRegression(C=c, max_iter=max_iter).fit(fit_x, fit_y).score(held_x, held_y) for c in C}
+    best = max(sorted(accuracy), key=accuracy.__getitem__)
+    return best, accuracy[best]
+
+
+def fit_logreg(train: Split, test: Split, C: float, max_iter: int) -> tuple[LogisticRegression, list[dict[str, float]]]:
+    """Logistic regression on the whole training set, and its scores after every iteration of L-BFGS."""
+
+    def score(model: LogisticRegression, *_: Any) -> dict[str, float]:
+        return scores(lambda x: torch.from_numpy(model.predict_log_proba(x.numpy())), train, test)
+
+    monitor = ScoringMonitor(scoring=score)
+    model = LogisticRegression(C=C, max_iter=max_iter).set_callbacks(monitor)
+    model.fit(train.x.numpy(), train.y.numpy())
+    iterations = [entry for entry in monitor.get_logs().data if entry["task_name"] == "lbfgs-iter"]
+    names = [name for name in iterations[0] if name.startswith(("train_", "test_"))]
+    curve = [
+        {"iteration": number} | {name: entry[name] for name in names} for number, entry in enumerate(iterations, 1)
+    ]
+    return model, curve
+
+
+def fit_linear(
+    train: Split, test: Split, batch_size: int, epochs: int, lr: float, weight_decay: float, seed: int
+) -> list[dict[str, float]]:
+    """The source experiment's linear layer; its scores after every epoch."""
+    stream = Generator().manual_seed(seed)
+    classes = int(train.y.max()) + 1
+    layer = nn.Linear(train.x.shape[1], classes)
+    bound = train.x.shape[1] ** -0.5  # torch's own initialisation, from this stream
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=stream)
+    optimizer = AdamW(layer.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    schedule = MultiStepLR(optimizer, milestones=[int(epochs * 0.6), int(epochs * 0.8)], gamma=0.1)
+    curve = []
+    for epoch in range(1, epochs + 1):
+        for batch in torch.randperm(len(train.y), generator=stream).split(batch_size):
+            F.cross_entropy(layer(train.x[batch]), train.y[batch]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        schedule.step()
+        curve.append({"epoch": epoch} | scores(layer, train, test))
+    return curve
+
+
+@torch.inference_mode()
+def scores(logits: Callable[[Tensor], Tensor], train: Split, test: Split) -> dict[str, float]:
+    """Accuracy, top-5 accuracy and mean cross entropy (nats) on both splits. logits: (N, D) -> (N, K)."""
+    result = {}
+    for name, split in (("train", train), ("test", test)):
+        z = logits(split.x)
+        best = z.topk(min(5, z.shape[1])).indices == split.y[:, None]
+        result[f"{name}_accuracy"] = best[:, 0].float().mean().item()
+        result[f"{name}_top5"] = best.any(1).float().mean().item()
+        result[f"{name}_loss"] = F.cross_entropy(z, split.y).item()
+    return result
+
+
+def interval(accuracy: float, images: int) -> dict[str, float]:
+    """The 95 % interval of an accuracy over so many test images (Wilson's score interval)."""
+    low, high = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
+    return {"test_accuracy_low": float(low), "test_accuracy_high": float(high)}
+
+
+def gain(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    """What SimCLR added to the initial encoder."""
+    return {name: metrics["simclr"][name] - metrics["initial"][name] for name in ("train_accuracy", "test_accuracy")}
+
+
+def save_classifier(scaler: StandardScaler, model: LogisticRegression, names: dict[str, str]) -> None:
+    """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # scikit-learn keeps only the second of two classes
+        weight, bias = np.vstack([0 * weight, weight]), np.append(0 * bias, bias)
+    arrays = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": weight, "bias": bias}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    write_tensors(Path("models/classifier.safetensors"), tensors, names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/*`.
+
+Classes are numbered in the order of their names. A folder has no superclasses: the coarse labels are the fine ones.
+Without `unlabeled/`, pretraining uses the images of `train/` and ignores their labels. Hidden files are passed over.
+"""
+
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from stages.dataset import SIDE, Dataset, Labelled
+
+NAMED = 10  # unreadable files that the error message lists
+
+
+def load_folder(root: Path) -> Dataset:
+    """Reads all images below `root`. Exits with a message that names what is missing or cannot be read."""
+    layout = f"{root}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            sys.exit(f"{layout}; there is no folder {root / part}")
+    classes = _subfolders(root / "train")
+    if len(classes) < 2:
+        sys.exit(f"{layout}; train/ has {len(classes)} class folders, at least 2 are needed")
+    different = sorted(set(classes) ^ set(_subfolders(root / "test")))
+    if different:
+        sys.exit(f"{root}: train/ and test/ must have the same classes; only one of them has: {', '.join(different)}")
+    train, test = (_labelled(root / part, classes) for part in ("train", "test"))
+    unlabelled = _read(_files(root / "unlabeled")) if (root / "unlabeled").is_dir() else train.images
+    return Dataset(unlabelled, train, test, classes, classes)
+
+
+def _labelled(root: Path, classes: list[str]) -> Labelled:
+    files = [_files(root / name) for name in classes]
+    labels = torch.tensor([label for label, of_class in enumerate(files) for _ in of_class])
+    return Labelled(_read([file for of_class in files for file in of_class]), labels, labels.clone())
+
+
+def _subfolders(root: Path) -> list[str]:
+    return sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _files(root: Path) -> list[Path]:
+    """The files of one folder in the order of their names; exits if there is none."""
+    files = sorted(child for child in root.iterdir() if not child.name.startswith("."))
+    if not files:
+        sys.exit(f"{root}: holds no image; add some or remove the folder")
+    return files
+
+
+def _read(files: list[Path]) -> Tensor:
+    """(N, 32, 32, 3) uint8. Exits if any file cannot be read, naming the first few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with ThreadPoolExecutor() as threads:
+            images = list(threads.map(_read_one, files))
+    unreadable = [f"{file} ({image})" for file, image in zip(files, images, strict=True) if isinstance(image, str)]
+    if unreadable:
+        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        sys.exit(
+            f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
+            f"{', '.join(unreadable[:NAMED])}{more}"
+        )
+    return torch.from_numpy(np.stack([image for image in images if not isinstance(image, str)]))
+
+
+def _read_one(file: Path) -> np.ndarray | str:
+    """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled; or why it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: Pillow would clip them to white
+                upright = _to_8_bits(upright)
+            square = ImageOps.fit(upright.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
+            return np.asarray(square)
+    except Image.DecompressionBombWarning:
+        return "more pixels than Pillow thinks safe"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return " ".join(str(error).split())
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit integers by their upper byte; floats, which have no agreed range, from their minimum to their maximum."""
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode.startswith("I"):
+        return Image.fromarray((values / 256).clip(0, 255).astype(np.uint8))
+    span = values.max() - values.min()
+    return Image.fromarray(((values - values.min()) / (span or 1) * 255).astype(np.uint8))

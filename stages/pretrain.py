@@ -1,0 +1,157 @@
+"""Stage `pretrain`: SimCLR (Chen et al. 2020, algorithm 1) on the unlabelled images.
+
+Reads   data/unlabelled.safetensors, data/resnet18.safetensors (the weights to start from)
+Writes  models/initial.safetensors   the encoder before SimCLR, without a head
+        models/simclr.safetensors    the encoder after it, without a head
+        models/views.safetensors     a few images and two views of each, for the report
+        plots/pretrain.csv           loss and retrieval of partners, a row per epoch
+        metrics/pretrain.json        its last row
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm import tqdm
+
+from stages.augment import augment
+from stages.contrastive import ProjectionHead, contrastive_metrics, cosine_similarities, nt_xent
+from stages.encoder import FEATURES, Encoder
+from stages.files import read_tensors, write_csv, write_json, write_tensors
+from stages.params import load_params
+
+HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
+SHOWN_IMAGES = 8
+
+View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
+
+
+def main() -> None:
+    params = load_params()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(params.seed)
+
+    images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
+    train, held_out = split(len(images), params.batch_size, random_stream(params.seed, 0, device))
+    view = partial(augment, **params.augment.model_dump())
+
+    encoder = Encoder(params.stem)
+    encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
+    write_tensors(Path("models/initial.safetensors"), encoder.state_dict())
+    model = nn.Sequential(encoder, ProjectionHead(FEATURES, params.projection_dim)).to(device)
+    optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
+    schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
+
+    rows = []
+    with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=None) as progress:
+        for epoch in range(1, params.epochs + 1):
+            stream = random_stream(params.seed, epoch, device)
+            shuffled = train[torch.randperm(len(train), generator=stream, device=device)]
+            batches = shuffled.split(params.batch_size)
+            fitted = train_epoch(model, images, batches, view, stream, params.temperature, optimizer, progress)
+            # The same views of the held-out images after every epoch, so that the curve shows the model alone.
+            stream = random_stream(params.seed, 0, device)
+            scored = evaluate(model, images, held_out.split(params.batch_size), view, stream, params.temperature)
+            row = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
+            row |= {f"train_{name}": value for name, value in fitted.items()}
+            row |= {f"heldout_{name}": value for name, value in scored.items()}
+            schedule.step()
+            rows.append(row)
+            write_csv(Path("plots/pretrain.csv"), rows)
+            progress.write(
+                f"epoch {epoch}/{params.epochs}: loss {row['train_loss']:.3f}, held-out {row['heldout_loss']:.3f}; "
+                f"top-1 {row['train_top1']:.1%}, held-out {row['heldout_top1']:.1%}"
+            )
+
+    write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
+    write_json(Path("metrics/pretrain.json"), rows[-1])
+    write_tensors(Path("models/views.safetensors"), example_views(images, view, random_stream(params.seed, 0, device)))
+
+
+def random_stream(seed: int, epoch: int, device: torch.device) -> Generator:
+    """A generator for one epoch (0: what is drawn once). Epochs are independent of how many were drawn before."""
+    # Mixed into 32 bits by NumPy, because the Mersenne Twister behind torch's CPU generator ignores the higher ones.
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    return Generator(device).manual_seed(mixed)
+
+
+def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tensor]:
+    """Indices of the training images and of the held-out ones, both whole batches (what is over is left out).
+
+    ValueError where there are fewer than two batches.
+    """
+    held_out = -(-round(count * HELD_OUT_SHARE) // batch_size) * batch_size or batch_size
+    train = (count - held_out) // batch_size * batch_size
+    if train <= 0:
+        raise SystemExit(
+            f"params.yaml: batch_size = {batch_size}: {count} unlabelled images do not fill two batches "
+            f"(one to train on, one held out); at most {count // 2} is possible"
+        )
+    order = torch.randperm(count, generator=stream, device=stream.device)
+    return order[held_out : held_out + train], order[:held_out]
+
+
+def contrast(
+    model: nn.Module, images: Tensor, view: View, stream: Generator, temperature: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Two views of each image in one forward pass: the loss, and the metrics with the loss among them."""
+    views = view(images.repeat(2, 1, 1, 1), stream)
+    with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
+        z = model(views.contiguous(memory_format=torch.channels_last))
+    similarities = cosine_similarities(z)
+    loss = nt_xent(similarities, temperature)
+    return loss, {"loss": loss.detach(), **contrastive_metrics(similarities.detach())}
+
+
+def train_epoch(
+    model: nn.Module,
+    images: Tensor,
+    batches: tuple[Tensor, ...],
+    view: View,
+    stream: Generator,
+    temperature: float,
+    optimizer: Optimizer,
+    progress: tqdm,
+) -> dict[str, float]:
+    """One pass over the batches of indices; the mean of every metric over its steps."""
+    model.train()
+    steps = []
+    for batch in batches:
+        loss, metrics = contrast(model, images[batch], view, stream, temperature)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append(metrics)  # as tensors on the device: reading them here would wait for every step
+        progress.update(len(batch))
+    return mean_of(steps)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, images: Tensor, batches: tuple[Tensor, ...], view: View, stream: Generator, temperature: float
+) -> dict[str, float]:
+    """The same metrics without training, with BatchNorm's running statistics."""
+    model.eval()
+    return mean_of([contrast(model, images[batch], view, stream, temperature)[1] for batch in batches])
+
+
+def mean_of(steps: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
+
+
+def example_views(images: Tensor, view: View, stream: Generator) -> dict[str, Tensor]:
+    """The first images and two views of each, (SHOWN_IMAGES, H, W, 3) uint8."""
+    shown = images[:SHOWN_IMAGES]
+    views = view(shown.repeat(2, 1, 1, 1), stream).round().to(torch.uint8).permute(0, 2, 3, 1)
+    first, second = views.chunk(2)
+    return {"images": shown, "first": first, "second": second}
+
+
+if __name__ == "__main__":
+    main()
