@@ -34,7 +34,7 @@ def load_cifar(cifar10: Path, cifar100: Path) -> Dataset:
 
 def _unpickle(archive: Path, members: list[str]) -> list[dict[bytes, Any]]:
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             files = [tar.extractfile(member) for member in members]
             return [pickle.load(file, encoding="bytes") for file in files if file]
     except (OSError, EOFError, KeyError, tarfile.TarError, pickle.UnpicklingError) as error:

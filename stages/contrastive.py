@@ -8,13 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class ProjectionHead(nn.Sequential):
-    """g: h (V, D) -> z (V, P), one hidden layer of 4P as in the source experiment (512 at P = 128)."""
-
-    def __init__(self, features: int, projection_dim: int) -> None:
-        super().__init__(
-            nn.Linear(features, 4 * projection_dim), nn.ReLU(), nn.Linear(4 * projection_dim, projection_dim)
-        )
+def projection_head(features: int, projection_dim: int) -> nn.Sequential:
+    """g: h (V, D) -> z (V, P), with one hidden layer of 4P as in the source experiment (512 at P = 128)."""
+    hidden = 4 * projection_dim
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, projection_dim))
 
 
 def cosine_similarities(z: Tensor) -> Tensor:
@@ -28,16 +25,19 @@ def partners(views: int, device: torch.device) -> Tensor:
     return torch.arange(views, device=device).roll(views // 2)
 
 
+def without_self(similarities: Tensor) -> Tensor:
+    """The same, with -inf on the diagonal: no row is a candidate for itself."""
+    itself = torch.eye(len(similarities), dtype=torch.bool, device=similarities.device)
+    return similarities.masked_fill(itself, float("-inf"))
+
+
 def nt_xent(similarities: Tensor, temperature: float) -> Tensor:
     """The normalised temperature-scaled cross entropy, equation 1, averaged over all V rows.
 
-    Each row must pick its partner among the V - 1 others; it is no candidate itself.
+    Each row must pick its partner among the V - 1 others.
     """
-    views = similarities.shape[0]
-    logits = (similarities / temperature).masked_fill(
-        torch.eye(views, dtype=torch.bool, device=similarities.device), float("-inf")
-    )
-    return F.cross_entropy(logits, partners(views, similarities.device))
+    logits = without_self(similarities) / temperature
+    return F.cross_entropy(logits, partners(len(logits), logits.device))
 
 
 def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
@@ -47,13 +47,10 @@ def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
     position: mean rank of the partner, 1 at best; positive, negative: mean cosine of partners and of others.
     A tie counts against the partner, so that collapsed embeddings (all equal) score 0 and not 1.
     """
-    views = similarities.shape[0]
+    views = len(similarities)
     rows = torch.arange(views, device=similarities.device)
-    partner = partners(views, similarities.device)
-    positive = similarities[rows, partner]
-    # The row's similarity to itself and the partner's to itself are not candidates: 2 always count as >=.
-    others = similarities.masked_fill(torch.eye(views, dtype=torch.bool, device=similarities.device), float("-inf"))
-    rank = (others >= positive[:, None]).sum(1).float()
+    positive = similarities[rows, partners(views, similarities.device)]
+    rank = (without_self(similarities) >= positive[:, None]).sum(1).float()
     negatives = similarities.sum() - similarities.diagonal().sum() - positive.sum()
     return {
         "top1": (rank <= 1).float().mean(),

@@ -77,8 +77,11 @@ def _read_one(file: Path) -> np.ndarray | str:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: Pillow would clip them to white
                 upright = _to_8_bits(upright)
-            square = ImageOps.fit(upright.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
-            return np.asarray(square)
+            # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
+            side = min(upright.size)
+            left, top = (upright.width - side) // 2, (upright.height - side) // 2
+            square = upright.convert("RGB").crop((left, top, left + side, top + side))
+            return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     except Image.DecompressionBombWarning:
         return "more pixels than Pillow thinks safe"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

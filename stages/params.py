@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -63,6 +63,14 @@ class Params(_Section):
     logreg: Logreg
     linear: Linear
 
+    @field_validator("first_classes")
+    @classmethod
+    def _classes_exist(cls, value: int, info: ValidationInfo) -> int:
+        # How many classes a folder has, only the stage that reads it knows.
+        if info.data.get("data") in ("sample", "cifar") and value > 100:
+            raise ValueError(f"data: {info.data['data']} has 100 classes")
+        return value
+
 
 def load_params(file: Path = FILE) -> Params:
     """Reads and checks all of `file`; exits with one line per wrong key."""
@@ -96,4 +104,4 @@ def _explain(detail: Any) -> str:
             return f"{key} is not a parameter of this pipeline"
         case _:
             value = detail["input"]
-            return f"{key} = {value!r} ({type(value).__name__}): {detail['msg'].lower()}"
+            return f"{key} = {value!r} ({type(value).__name__}): {detail['msg'].lower().removeprefix('value error, ')}"

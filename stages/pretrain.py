@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from stages.augment import augment
-from stages.contrastive import ProjectionHead, contrastive_metrics, cosine_similarities, nt_xent
+from stages.contrastive import contrastive_metrics, cosine_similarities, nt_xent, projection_head
 from stages.encoder import FEATURES, Encoder
 from stages.files import read_tensors, write_csv, write_json, write_tensors
 from stages.params import load_params
@@ -44,7 +44,7 @@ def main() -> None:
     encoder = Encoder(params.stem)
     encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
     write_tensors(Path("models/initial.safetensors"), encoder.state_dict())
-    model = nn.Sequential(encoder, ProjectionHead(FEATURES, params.projection_dim)).to(device)
+    model = nn.Sequential(encoder, projection_head(FEATURES, params.projection_dim)).to(device)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
     schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
 

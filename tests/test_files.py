@@ -1,0 +1,50 @@
+"""Files are whole or absent, and the same for the same content."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.files import read_tensors, replacing, write_csv, write_json, write_tensors
+
+
+def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_and_notes_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.safetensors"
+    tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(0.5), "none": torch.empty(0, 3)}
+    write_tensors(path, tensors, {"names": "ä, b"})
+    read, notes = read_tensors(path)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert notes == {"names": "ä, b"}
+
+
+@pytest.mark.parametrize("kept", [0, 4, 20, 100])
+def test_a_file_cut_short_is_refused_in_one_line(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(SystemExit, match=r"x\.safetensors: cannot be read .*dvc checkout") as stopped:
+        read_tensors(path)
+    assert "\n" not in str(stopped.value.code)
+
+
+def test_a_missing_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"x\.safetensors: cannot be read"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_csv_and_json_are_plain_and_have_six_digits(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2e-7 / 3}])
+    assert (tmp_path / "x.csv").read_bytes() == b"step,loss\n1,0.333333\n2,6.66667e-08\n"
+    write_json(tmp_path / "x.json", {"b": {"c": 2 / 3}, "a": 1})
+    assert (tmp_path / "x.json").read_bytes() == b'{\n  "a": 1,\n  "b": {\n    "c": 0.666667\n  }\n}\n'

@@ -1,0 +1,118 @@
+"""The pipeline as a user runs it: real dvc commands in a repository of its own, on a small folder of images."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+TINY = {"data": "folder", "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2}
+
+
+class Clone:
+    """A repository with the working tree's files, where commands run as in a user's shell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True
+        ).stdout.decode()
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        scripts = str(Path(sys.executable).parent)  # queue workers start a bare `dvc` from the PATH
+        identity = {f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        self.environment = os.environ | identity | {"PATH": f"{scripts}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+        self.run("git init -q --initial-branch=main")
+        self.commit("as it is")
+
+    def run(self, command: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            command, shell=True, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, output
+        return output
+
+    def commit(self, message: str) -> None:
+        self.run(f"git add --all && git commit -q --message '{message}'")
+
+    def json(self, command: str) -> dict:
+        done = subprocess.run(command, shell=True, cwd=self.path, env=self.environment, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    def bytes(self, *folders: str) -> dict[str, bytes]:
+        files = (file for folder in folders for file in sorted((self.path / folder).iterdir()))
+        return {str(file.relative_to(self.path)): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    path = tmp_path_factory.mktemp("clone")
+    images = tmp_path_factory.mktemp("images")
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 6)):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            (images / part / name).mkdir(parents=True)
+            for image in range(count):
+                pixels = (draw.normal(80 + 60 * number, 40, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(images / part / name / f"{image}.png")
+    clone = Clone(path)
+    settings = " ".join(f"-S {key}={value}" for key, value in TINY.items())
+    clone.run(f"dvc exp run -q {settings} -S folder={images}")
+    clone.commit("tiny")
+    return clone
+
+
+def test_a_second_repro_does_nothing_and_everything_is_clean(clone: Clone) -> None:
+    assert "Data and pipelines are up to date" in clone.run("dvc repro")
+    assert "Data and pipelines are up to date" in clone.run("dvc status")
+    assert clone.run("git status --porcelain") == ""
+
+
+def test_a_forced_repro_gives_the_same_bytes(clone: Clone) -> None:
+    before = clone.bytes("metrics", "plots", "models", "features")
+    clone.run("dvc repro --force")
+    assert clone.bytes("metrics", "plots", "models", "features") == before
+
+
+def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_cache(clone: Clone) -> None:
+    output = clone.run("dvc exp run -S lr=1e-3")
+    assert "Stage 'download' didn't change, skipping" in output
+    assert "Running stage 'pretrain'" in output
+    assert clone.json("dvc params diff --json")["params.yaml"]["lr"] == {"old": 0.0002, "new": 0.001, "diff": 0.0008}
+    changed = clone.json("dvc metrics diff --json")
+    assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
+    assert "metrics/logreg.json" in changed
+    clone.run("git checkout -q params.yaml")
+    output = clone.run("dvc repro")
+    assert "Stage 'pretrain' is cached - skipping run" in output
+    assert "Running stage" not in output
+    assert clone.run("git status --porcelain") == ""
+
+
+def test_a_probe_parameter_refits_the_probe_alone(clone: Clone) -> None:
+    output = clone.run("dvc exp run -S logreg.max_iter=5")
+    ran = [line for line in output.splitlines() if line.startswith("Running stage")]
+    assert ran == ["Running stage 'fit-logreg':", "Running stage 'report':"]
+    clone.run("git checkout -q . && dvc checkout -q")
+
+
+def test_a_sweep_through_the_queue(clone: Clone) -> None:
+    clone.run("dvc exp run --queue -S 'temperature=0.1,0.5'")
+    clone.run("dvc queue start --jobs 1")
+    clone.run("dvc queue logs --follow $(dvc queue status | awk '/Queued|Running|Success/ {print $1; exit}') || true")
+    for _ in range(60):
+        status = clone.run("dvc queue status")
+        if status.count("Success") == 2 or "Failed" in status:
+            break
+        clone.run("sleep 2")
+    assert status.count("Success") == 2, status
+    (shown,) = (row for row in clone.json("dvc exp show --json") if row["rev"] == "workspace" or row["experiments"]) or ()

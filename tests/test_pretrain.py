@@ -1,0 +1,86 @@
+"""The training loop's parts: who is held out, what is drawn, what an epoch does."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from stages.augment import augment
+from stages.pretrain import evaluate, example_views, random_stream, split, train_epoch
+
+CPU = torch.device("cpu")
+VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class Tiny(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "train", "held_out"),
+    [(3072, 256, 2816, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
+)
+def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
+    parts = split(count, batch_size, random_stream(0, 0, CPU))
+    assert [len(part) for part in parts] == [train, held_out]
+    together = torch.cat(parts)
+    assert len(together.unique()) == train + held_out
+    assert together.max() < count
+
+
+@pytest.mark.parametrize("count", [0, 4, 7])
+def test_too_few_images_for_two_batches_are_refused_in_one_line(count: int) -> None:
+    with pytest.raises(SystemExit, match=f"batch_size = 4: {count} unlabelled images do not fill two batches"):
+        split(count, 4, random_stream(0, 0, CPU))
+
+
+def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
+    pairs = [(seed, epoch) for seed in (0, 1, 2, 2**31 - 1) for epoch in (0, 1, 2, 25)]
+    first_draws = {torch.rand(1, generator=random_stream(*pair, CPU)).item() for pair in pairs}
+    assert len(first_draws) == len(pairs)
+    assert torch.rand(1, generator=random_stream(0, 3, CPU)) == torch.rand(1, generator=random_stream(0, 3, CPU))
+
+
+def test_an_epoch_learns_and_the_same_epoch_learns_the_same() -> None:
+    def train() -> tuple[list[float], dict[str, torch.Tensor]]:
+        torch.manual_seed(0)
+        model = Tiny()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for epoch in range(1, 6):
+            batches = torch.arange(32).split(16)
+            stream = random_stream(0, epoch, CPU)
+            metrics = train_epoch(model, images(32), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
+            losses.append(metrics["loss"])
+        return losses, model.state_dict()
+
+    (losses, weights), (losses_again, weights_again) = train(), train()
+    assert losses[-1] < losses[0]
+    assert losses == losses_again
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+def test_scoring_held_out_images_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = Tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = torch.arange(32).split(16)
+    first, again = (evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5) for _ in range(2))
+    assert first == again
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_example_views_are_pictures_of_the_first_images() -> None:
+    shown = example_views(images(20), VIEW, random_stream(0, 0, CPU))
+    assert {name: (tuple(value.shape), value.dtype) for name, value in shown.items()} == {
+        name: ((8, 32, 32, 3), torch.uint8) for name in ("images", "first", "second")
+    }
+    assert torch.equal(shown["images"], images(20)[:8])
+    assert not torch.equal(shown["first"], shown["second"])
