@@ -10,7 +10,6 @@ which deletes a stage's outputs before it runs, leaves them alone.
 """
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +125,7 @@ def write_dataset(dataset: Dataset) -> None:
             for part, labelled in (("train", dataset.train), ("test", dataset.test))
             for name, tensor in vars(labelled).items()
         },
-        {"fine_names": json.dumps(dataset.fine_names), "coarse_names": json.dumps(dataset.coarse_names)},
+        {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names},
     )
 
 

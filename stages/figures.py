@@ -14,33 +14,34 @@ BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "#777777"
 ENCODER_COLOURS = {"initial": GRAY, "simclr": BLUE}
 ENCODER_LABELS = {"initial": "before SimCLR", "simclr": "after SimCLR"}
 
-Table = Mapping[str, Sequence[float | str]]  # columns
+Table = Mapping[str, Sequence[float]]  # columns
 
 
-def draw_curves(pretrain: Table, probes: Mapping[str, tuple[str, Table]]) -> Figure:
+def draw_curves(pretrain: Table, probes: Mapping[str, Mapping[str, Table]]) -> Figure:
     """Loss (above) and accuracy (below) of pretraining and of each probe.
 
-    pretrain: columns epoch and {train,heldout}_{loss,top1}. probes: title -> (its step column, columns encoder,
-    that step and {train,test}_{loss,accuracy}).
+    pretrain: columns epoch and {train,heldout}_{loss,top1}. probes: title -> encoder -> columns: the step first, then
+    {train,test}_{loss,accuracy}.
     """
     figure = Figure(figsize=(4 * (1 + len(probes)), 6.4), layout="constrained")
-    axes = figure.subplots(2, 1 + len(probes))
+    columns = figure.subplots(2, 1 + len(probes)).T
     for part, colour, label in (("train", BLUE, "training images"), ("heldout", ORANGE, "held-out images")):
-        for axis, name in zip(axes[:, 0], ("loss", "top1"), strict=True):
+        for axis, name in zip(columns[0], ("loss", "top1"), strict=True):
             axis.plot(pretrain["epoch"], pretrain[f"{part}_{name}"], color=colour, label=label)
-    _label(axes[:, 0], "SimCLR pretraining", "epoch", ("NT-Xent loss (nats)", "partner ranked first"))
-    for (title, (step, table)), column in zip(probes.items(), axes[:, 1:].T, strict=True):
-        for encoder, colour in ENCODER_COLOURS.items():
-            rows = [row for row, which in enumerate(table["encoder"]) if which == encoder]
+    _label(columns[0], "SimCLR pretraining", "epoch", ("NT-Xent loss (nats)", "partner ranked first"))
+    for (title, tables), column in zip(probes.items(), columns[1:], strict=True):
+        for encoder, table in tables.items():
+            step = next(iter(table))
             for part, style in (("train", "--"), ("test", "-")):
-                label = f"{ENCODER_LABELS[encoder]}, {part}"
+                label, colour = f"{ENCODER_LABELS[encoder]}, {part}", ENCODER_COLOURS[encoder]
                 for axis, name in zip(column, ("loss", "accuracy"), strict=True):
-                    values = table[f"{part}_{name}"]
-                    axis.plot(
-                        [table[step][row] for row in rows], [values[row] for row in rows],
-                        color=colour, linestyle=style, label=label,
-                    )  # fmt: skip
+                    axis.plot(table[step], table[f"{part}_{name}"], color=colour, linestyle=style, label=label)
         _label(column, title, step, ("cross entropy (nats)", "accuracy"))
+        column[1].set_ylim(0, 1.02)
+    columns[0, 0].legend(frameon=False, fontsize=9)
+    # The same four lines in every probe: one legend, below them.
+    figure.legend(*columns[-1, 0].get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False)
+    figure.align_ylabels()
     return figure
 
 
@@ -54,7 +55,6 @@ def _label(column: Sequence[Axes], title: str, step: str, quantities: tuple[str,
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#e5e5e5")
         axis.set_axisbelow(True)
-    column[0].legend(frameon=False, fontsize=8)
 
 
 def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:

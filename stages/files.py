@@ -37,20 +37,23 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors, and short texts about them, as safetensors."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
+    """Writes named tensors, and notes about them (anything that JSON can hold), as safetensors."""
+    # One entry only: safetensors writes several in an order that changes from run to run.
+    metadata = {"notes": json.dumps(notes or {}, sort_keys=True)}
     with replacing(path) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(notes or {}))
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, memory-mapped (read from disk as they are used), and its notes.
 
     Exits with one line where the file is missing or broken.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["notes"])
     except (OSError, SafetensorError) as error:
         sys.exit(f"{path}: cannot be read as safetensors ({error}); `dvc repro` or `dvc checkout` restores it")
 

@@ -7,15 +7,14 @@
    learning rate divided by ten at 60 % and at 80 % of the epochs.
 
 Reads   features/initial.safetensors, features/simclr.safetensors
-Writes  metrics/logreg.json, metrics/linear.json   accuracy, top-5 and loss, and the gain over the initial encoder
-        plots/logreg_all.csv, plots/logreg_first.csv   loss and accuracy, a row per L-BFGS iteration
-        plots/linear.csv                               the same, a row per epoch
-        models/classifier.safetensors              the probe of all classes on SimCLR features
+Writes  metrics/logreg.json, metrics/linear.json     accuracy, top-5 and loss, and the gain over the initial encoder
+        plots/logreg_{all,first}_{initial,simclr}.csv  loss and accuracy, a row per L-BFGS iteration
+        plots/linear_{initial,simclr}.csv              the same, a row per epoch
+        models/classifier.safetensors                  the probe of all classes on SimCLR features
 
 Shapes: N images, D features, K classes.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -60,13 +59,13 @@ def main() -> None:
     for which in ENCODERS:
         tensors, names = read_tensors(Path(f"features/{which}.safetensors"))
         splits[which] = tuple(Split(tensors[f"{part}_features"], tensors[f"{part}_fine"]) for part in ("train", "test"))
-    classes = len(json.loads(names["fine_names"]))
+    classes = len(names["fine_names"])
     if params.first_classes > classes:
         sys.exit(f"params.yaml: first_classes = {params.first_classes}: at most {classes}, the classes of the data")
 
     metrics: dict[str, Any] = {}
     for group, count in (("all", classes), ("first", params.first_classes)):
-        metrics[group], curves = {}, []
+        metrics[group] = {}
         for which in ENCODERS:
             train, test = (split.first(count) for split in splits[which])
             scaler = StandardScaler().fit(train.x)
@@ -75,21 +74,19 @@ def main() -> None:
             model, curve = fit_logreg(train, test, C, params.logreg.max_iter)
             metrics[group][which] = curve[-1] | {"C": C, "validation_accuracy": validation}
             metrics[group][which] |= interval(curve[-1]["test_accuracy"], len(test.y))
-            curves += [{"encoder": which} | row for row in curve]
+            write_csv(Path(f"plots/logreg_{group}_{which}.csv"), curve)
             if group == "all" and which == "simclr":
                 save_classifier(scaler, model, names)
         metrics[group]["gain"] = gain(metrics[group])
-        write_csv(Path(f"plots/logreg_{group}.csv"), curves)
     write_json(Path("metrics/logreg.json"), metrics)
 
-    metrics, curves = {}, []
+    metrics = {}
     for which in ENCODERS:
         train, test = (split.first(params.first_classes) for split in splits[which])
         curve = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
         metrics[which] = curve[-1] | interval(curve[-1]["test_accuracy"], len(test.y))
-        curves += [{"encoder": which} | row for row in curve]
+        write_csv(Path(f"plots/linear_{which}.csv"), curve)
     metrics["gain"] = gain(metrics)
-    write_csv(Path("plots/linear.csv"), curves)
     write_json(Path("metrics/linear.json"), metrics)
 
 
@@ -181,7 +178,7 @@ def gain(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
     return {name: metrics["simclr"][name] - metrics["initial"][name] for name in ("train_accuracy", "test_accuracy")}
 
 
-def save_classifier(scaler: StandardScaler, model: LogisticRegression, names: dict[str, str]) -> None:
+def save_classifier(scaler: StandardScaler, model: LogisticRegression, names: dict[str, list[str]]) -> None:
     """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # scikit-learn keeps only the second of two classes

@@ -27,14 +27,15 @@ def main() -> None:
     logreg, linear, pretrain = (
         json.loads(Path(f"metrics/{name}.json").read_bytes()) for name in ("logreg", "linear", "pretrain")
     )
-    curves = draw_curves(
-        read_table(Path("plots/pretrain.csv")),
-        {
-            f"logistic regression, {first}": ("iteration", read_table(Path("plots/logreg_first.csv"))),
-            "logistic regression, all classes": ("iteration", read_table(Path("plots/logreg_all.csv"))),
-            f"linear layer, {first}": ("epoch", read_table(Path("plots/linear.csv"))),
-        },
-    )
+    probes = {
+        title: {which: read_table(Path(f"plots/{name}_{which}.csv")) for which in ("initial", "simclr")}
+        for title, name in (
+            (f"logistic regression, {first}", "logreg_first"),
+            ("logistic regression, all classes", "logreg_all"),
+            (f"linear layer, {first}", "linear"),
+        )
+    }
+    curves = draw_curves(read_table(Path("plots/pretrain.csv")), probes)
     views = draw_views(**read_tensors(Path("models/views.safetensors"))[0])
     pictures = {"curves": as_png(curves), "views": as_png(views)}
     for name, png in pictures.items():
@@ -54,10 +55,10 @@ def main() -> None:
 
 
 def read_table(path: Path) -> Table:
-    """The columns of a CSV file; numbers where they are numbers."""
+    """The columns of a CSV file of numbers."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: [row[name] if name == "encoder" else float(row[name]) for row in rows] for name in rows[0]}
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def as_png(figure: Figure) -> bytes:

@@ -21,11 +21,11 @@ def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Pa
 def test_tensors_and_notes_come_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.safetensors"
     tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(0.5), "none": torch.empty(0, 3)}
-    write_tensors(path, tensors, {"names": "ä, b"})
+    write_tensors(path, tensors, {"names": ["ä", "b"], "count": 2})
     read, notes = read_tensors(path)
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
-    assert notes == {"names": "ä, b"}
+    assert notes == {"names": ["ä", "b"], "count": 2}
 
 
 @pytest.mark.parametrize("kept", [0, 4, 20, 100])

@@ -132,7 +132,7 @@ def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(tmp_path: Path, m
                 "train_features": train.x, "train_fine": train.y,
                 "test_features": test.x, "test_fine": (test.y + shift) % 10,
             }  # fmt: skip
-            names = {"fine_names": str(list(range(10)))}
+            names = {"fine_names": [str(number) for number in range(10)]}
             write_tensors(folder / f"features/{which}.safetensors", tensors, names)
         stage.main()
         metrics.append((folder / "metrics/logreg.json").read_text())

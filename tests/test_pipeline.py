@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ class Clone:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, path / name)
         scripts = str(Path(sys.executable).parent)  # queue workers start a bare `dvc` from the PATH
-        identity = {f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        identity = {
+            f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         self.environment = os.environ | identity | {"PATH": f"{scripts}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
         self.run("git init -q --initial-branch=main")
         self.commit("as it is")
@@ -54,8 +57,8 @@ class Clone:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    path = tmp_path_factory.mktemp("clone")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 12 training and 6 test images that differ in brightness."""
     images = tmp_path_factory.mktemp("images")
     draw = np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 6)):
@@ -64,7 +67,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
             for image in range(count):
                 pixels = (draw.normal(80 + 60 * number, 40, (32, 32, 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(images / part / name / f"{image}.png")
-    clone = Clone(path)
+    return images
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Clone:
+    clone = Clone(tmp_path_factory.mktemp("clone"))
     settings = " ".join(f"-S {key}={value}" for key, value in TINY.items())
     clone.run(f"dvc exp run -q {settings} -S folder={images}")
     clone.commit("tiny")
@@ -106,13 +114,67 @@ def test_a_probe_parameter_refits_the_probe_alone(clone: Clone) -> None:
 
 
 def test_a_sweep_through_the_queue(clone: Clone) -> None:
+    before = set(clone.run("dvc exp list --name-only").split())
     clone.run("dvc exp run --queue -S 'temperature=0.1,0.5'")
-    clone.run("dvc queue start --jobs 1")
-    clone.run("dvc queue logs --follow $(dvc queue status | awk '/Queued|Running|Success/ {print $1; exit}') || true")
-    for _ in range(60):
+    clone.run("dvc queue start")
+    for _ in range(100):
         status = clone.run("dvc queue status")
         if status.count("Success") == 2 or "Failed" in status:
             break
-        clone.run("sleep 2")
+        time.sleep(2)
     assert status.count("Success") == 2, status
-    (shown,) = (row for row in clone.json("dvc exp show --json") if row["rev"] == "workspace" or row["experiments"]) or ()
+    new = set(clone.run("dvc exp list --name-only").split()) - before
+    temperatures = set()
+    for name in new:
+        change = clone.json(f"dvc params diff --json HEAD {name}")["params.yaml"]
+        temperatures.add(change["temperature"]["new"])
+        assert clone.json(f"dvc metrics diff --json HEAD {name}")["metrics/pretrain.json"]
+    assert temperatures == {0.1, 0.5}
+
+
+def test_an_experiment_in_a_temporary_directory_leaves_the_workspace_alone(clone: Clone) -> None:
+    before = clone.bytes("metrics", "plots", "models")
+    output = clone.run("dvc exp run --temp --name aside -S linear.epochs=3")
+    assert "aside" in output
+    assert clone.bytes("metrics", "plots", "models") == before
+    assert clone.run("git status --porcelain") == ""
+    changed = clone.json("dvc params diff --json HEAD aside")["params.yaml"]
+    assert changed["linear.epochs"]["new"] == 3
+
+
+def test_a_new_image_reruns_the_download(clone: Clone, images: Path) -> None:
+    added = images / "train" / "ant" / "new.png"
+    shutil.copy(images / "train" / "ant" / "0.png", added)
+    assert "changed deps" in clone.run("dvc status download")
+    added.unlink()
+    assert "Data and pipelines are up to date" in clone.run("dvc status download")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("lr=abc", "params.yaml: lr = 'abc' (str): input should be a valid number"),
+        ("batch_size=1", "params.yaml: batch_size = 1 (int): input should be greater than or equal to 2"),
+        ("batch_size=30", "params.yaml: batch_size = 30: 36 unlabelled images do not fill two batches"),
+        ("first_classes=4", "params.yaml: first_classes = 4: at most 3, the classes of the data"),
+    ],
+)
+def test_a_mistake_fails_in_one_line_and_nothing_is_lost(clone: Clone, change: str, expected: str) -> None:
+    before = clone.bytes("metrics", "plots", "models", "features", "data")
+    output = clone.run(f"dvc exp run -S {change}", fails=True)
+    assert expected in output
+    assert "Traceback" not in output
+    clone.run("git checkout -q . && dvc checkout -q")
+    assert clone.bytes("metrics", "plots", "models", "features", "data") == before
+    assert "Data and pipelines are up to date" in clone.run("dvc status")
+
+
+def test_metrics_differ_between_commits_in_a_fresh_clone_without_the_cache(clone: Clone, tmp_path: Path) -> None:
+    clone.run("dvc exp run -S weight_decay=0.1")
+    clone.commit("more decay")
+    clone.run(f"git clone -q . {tmp_path}/fresh")
+    done = subprocess.run(
+        "dvc metrics diff --json HEAD~1", shell=True, cwd=tmp_path / "fresh", env=clone.environment,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["metrics/pretrain.json"]["train_loss"]["diff"] != 0
