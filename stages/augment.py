@@ -7,7 +7,7 @@ distortion, grayscale, blur.
 Shapes: B images of H x W pixels; three channels. Pixels are 0..255 going in and coming out.
 
 Where it departs from applying torchvision's transforms image by image:
-* the crop box is not rounded to whole pixels;
+* the crop box is not rounded to whole pixels, and at its edges a pixel from beyond it is mixed in;
 * brightness, contrast and saturation come before hue, and the clamp to 0..255 comes once, after all four.
   Without the clamps the first three commute exactly (all are affine, and contrast blends with the mean of the
   gray image, which saturation keeps), so they are one 3x3 matrix and an offset per image;
@@ -124,7 +124,7 @@ def augment(
     # A jitter that does not happen is one of strength 0.
     strength = jitter * _happens(count, JITTER_PROBABILITY, generator)
     factors = _uniform((3, count), -0.8, 0.8, generator) * strength + 1
-    brightness, contrast, saturation = factors.clamp(min=0)
+    brightness, contrast, saturation = factors
     saturation = torch.where(_happens(count, grayscale, generator), 0.0, saturation)
     x = adjust_colour(x, brightness, contrast, saturation)
     x = turn_hue(x, _uniform((count,), -0.2, 0.2, generator) * strength).clamp(0, 255)

@@ -45,17 +45,17 @@ def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
 
     top1, top5: share of rows whose partner is the most similar, or among the five most similar;
     position: mean rank of the partner, 1 at best; positive, negative: mean cosine of partners and of others.
-    A tie counts against the partner, so that collapsed embeddings (all equal) score 0 and not 1.
+    A tie or a NaN counts against the partner, so that collapsed embeddings (all equal) score 0 and not 1.
     """
     views = len(similarities)
     rows = torch.arange(views, device=similarities.device)
     positive = similarities[rows, partners(views, similarities.device)]
-    rank = (without_self(similarities) >= positive[:, None]).sum(1).float()
+    rank = (~(without_self(similarities) < positive[:, None])).sum(1).float()
     negatives = similarities.sum() - similarities.diagonal().sum() - positive.sum()
     return {
         "top1": (rank <= 1).float().mean(),
         "top5": (rank <= 5).float().mean(),
         "position": rank.mean(),
         "positive": positive.mean(),
-        "negative": negatives / max(views * (views - 2), 1),
+        "negative": negatives / (views * (views - 2)),
     }

@@ -56,6 +56,7 @@ IMAGENET = Archive(
 
 def main() -> None:
     params = load_params()
+    imagenet = fetch(IMAGENET, params.mirror) if params.weights == "imagenet" else None
     match params.data:
         case "sample":
             dataset = generate_sample(params.seed)
@@ -63,7 +64,11 @@ def main() -> None:
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror))
         case "folder":
             dataset = load_folder(Path(params.folder))
-    imagenet = fetch(IMAGENET, params.mirror) if params.weights == "imagenet" else None
+    # Checked here, where the classes are known, and not after hours of pretraining.
+    if params.first_classes > len(dataset.fine_names):
+        sys.exit(
+            f"params.yaml: first_classes = {params.first_classes}: the data have {len(dataset.fine_names)} classes"
+        )
     write_dataset(dataset)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
     print(
@@ -79,7 +84,7 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
     Exits with one line that names the file, what was expected and what to do.
     """
     if mirror is not None and "://" not in mirror:
-        path = Path(mirror) / archive.name
+        path = Path(mirror).expanduser() / archive.name
         if not path.is_file():
             sys.exit(f"{path}: not found; put {archive.site}{archive.name} there, or set mirror to where it is")
         with path.open("rb") as file:

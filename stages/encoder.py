@@ -76,6 +76,7 @@ class Encoder(ResNet):
 
     def __init__(self, stem: str) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.stem = stem
         self.fc = nn.Identity()
         if stem == "cifar":
             self.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
@@ -88,7 +89,8 @@ class Encoder(ResNet):
     def load_torchvision(self, state: dict[str, Tensor]) -> None:
         """Takes over torchvision's ResNet-18 weights, but for its classifier and, with the CIFAR stem, its stem."""
         own = self.state_dict()
-        self.load_state_dict({name: state[name] if state[name].shape == own[name].shape else own[name] for name in own})
+        ours = ("conv1.", "bn1.") if self.stem == "cifar" else ()
+        self.load_state_dict({name: own[name] if name.startswith(ours) else state[name] for name in own})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) pixels 0..255 -> h (B, D)."""

@@ -54,7 +54,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(file.metadata()["notes"])
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError, KeyError) as error:  # the last two: no notes, so none of our files
         sys.exit(f"{path}: cannot be read as safetensors ({error}); `dvc repro` or `dvc checkout` restores it")
 
 
@@ -72,7 +72,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes nested mappings as JSON; floats with six significant digits."""
-    write_bytes(path, (json.dumps(_six_digits(content), indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(_six_digits(content), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def _six_digits(value: Any) -> Any:

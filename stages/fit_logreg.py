@@ -15,6 +15,7 @@ Writes  metrics/logreg.json, metrics/linear.json     accuracy, top-5 and loss, a
 Shapes: N images, D features, K classes.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
@@ -60,8 +60,6 @@ def main() -> None:
         tensors, names = read_tensors(Path(f"features/{which}.safetensors"))
         splits[which] = tuple(Split(tensors[f"{part}_features"], tensors[f"{part}_fine"]) for part in ("train", "test"))
     classes = len(names["fine_names"])
-    if params.first_classes > classes:
-        sys.exit(f"params.yaml: first_classes = {params.first_classes}: at most {classes}, the classes of the data")
 
     metrics: dict[str, Any] = {}
     for group, count in (("all", classes), ("first", params.first_classes)):
@@ -118,17 +116,26 @@ def fit_logreg(train: Split, test: Split, C: float, max_iter: int) -> tuple[Logi
     """Logistic regression on the whole training set, and its scores after every iteration of L-BFGS."""
 
     def score(model: LogisticRegression, *_: Any) -> dict[str, float]:
-        return scores(lambda x: torch.from_numpy(model.predict_log_proba(x.numpy())), train, test)
+        weight, bias = weights_of(model)
+        return scores(lambda x: x @ weight.T + bias, train, test)
 
     monitor = ScoringMonitor(scoring=score)
     model = LogisticRegression(C=C, max_iter=max_iter).set_callbacks(monitor)
     model.fit(train.x.numpy(), train.y.numpy())
     iterations = [entry for entry in monitor.get_logs().data if entry["task_name"] == "lbfgs-iter"]
-    names = [name for name in iterations[0] if name.startswith(("train_", "test_"))]
     curve = [
-        {"iteration": number} | {name: entry[name] for name in names} for number, entry in enumerate(iterations, 1)
+        {"iteration": number} | {name: entry[name] for name in entry if name.startswith(("train_", "test_"))}
+        for number, entry in enumerate(iterations, 1)
     ]
     return model, curve
+
+
+def weights_of(model: LogisticRegression) -> tuple[Tensor, Tensor]:
+    """(K, D) and (K,): a row and a number for each class, whose softmax is the model's probability."""
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if len(weight) == 1:  # of two classes, scikit-learn keeps only the second
+        return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
+    return weight, bias
 
 
 def fit_linear(
@@ -142,7 +149,7 @@ def fit_linear(
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=stream)
     optimizer = AdamW(layer.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    schedule = MultiStepLR(optimizer, milestones=[int(epochs * 0.6), int(epochs * 0.8)], gamma=0.1)
+    schedule = MultiStepLR(optimizer, milestones=[math.ceil(epochs * 0.6), math.ceil(epochs * 0.8)], gamma=0.1)
     curve = []
     for epoch in range(1, epochs + 1):
         for batch in torch.randperm(len(train.y), generator=stream).split(batch_size):
@@ -160,7 +167,7 @@ def scores(logits: Callable[[Tensor], Tensor], train: Split, test: Split) -> dic
     result = {}
     for name, split in (("train", train), ("test", test)):
         z = logits(split.x)
-        rank = (z >= z.gather(1, split.y[:, None])).sum(1)  # of the true class, 1 at best
+        rank = (~(z < z.gather(1, split.y[:, None]))).sum(1)  # of the true class, 1 at best; a NaN or a tie is an error
         result[f"{name}_accuracy"] = (rank <= 1).float().mean().item()
         result[f"{name}_top5"] = (rank <= 5).float().mean().item()
         result[f"{name}_loss"] = F.cross_entropy(z, split.y).item()
@@ -180,11 +187,9 @@ def gain(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def save_classifier(scaler: StandardScaler, model: LogisticRegression, names: dict[str, list[str]]) -> None:
     """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
-    weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:  # scikit-learn keeps only the second of two classes
-        weight, bias = np.vstack([0 * weight, weight]), np.append(0 * bias, bias)
-    arrays = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": weight, "bias": bias}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    weight, bias = weights_of(model)
+    shift = {"mean": torch.from_numpy(scaler.mean_), "scale": torch.from_numpy(scaler.scale_)}
+    tensors = shift | {"weight": weight, "bias": bias}
     write_tensors(Path("models/classifier.safetensors"), tensors, names)
 
 

@@ -1,7 +1,8 @@
 """Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/*`.
 
-Classes are numbered in the order of their names. A folder has no superclasses: the coarse labels are the fine ones.
-Without `unlabeled/`, pretraining uses the images of `train/` and ignores their labels. Hidden files are passed over.
+An image is cut to the square in its middle and scaled to 32x32. Classes are numbered in the order of their names. A
+folder has no superclasses: the coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of
+`train/` and ignores their labels. Hidden files are passed over.
 """
 
 import sys
@@ -25,6 +26,9 @@ def load_folder(root: Path) -> Dataset:
     for part in ("train", "test"):
         if not (root / part).is_dir():
             sys.exit(f"{layout}; there is no folder {root / part}")
+    unknown = sorted(set(_subfolders(root)) - {"train", "test", "unlabeled"})
+    if unknown:
+        sys.exit(f"{layout}; it has other folders: {', '.join(unknown)}")
     classes = _subfolders(root / "train")
     if len(classes) < 2:
         sys.exit(f"{layout}; train/ has {len(classes)} class folders, at least 2 are needed")
@@ -74,9 +78,9 @@ def _read_one(file: Path) -> np.ndarray | str:
     """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled; or why it cannot be read."""
     try:
         with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: Pillow would clip them to white
-                upright = _to_8_bits(upright)
+            upright = _to_8_bits(ImageOps.exif_transpose(image))
+            if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
             # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
             side = min(upright.size)
             left, top = (upright.width - side) // 2, (upright.height - side) // 2
@@ -84,14 +88,21 @@ def _read_one(file: Path) -> np.ndarray | str:
             return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     except Image.DecompressionBombWarning:
         return "more pixels than Pillow thinks safe"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return " ".join(str(error).split())
+    except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
+        return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit integers by their upper byte; floats, which have no agreed range, from their minimum to their maximum."""
+    """16-bit pixels by their upper byte; 32-bit ones, which have no agreed range, from their minimum to their maximum.
+
+    Pillow would clip both to white. Other images are returned as they are. ValueError if a pixel is not finite.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
     values = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I"):
-        return Image.fromarray((values / 256).clip(0, 255).astype(np.uint8))
+    if not np.isfinite(values).all():
+        raise ValueError("has pixels that are not finite")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((values // 256).astype(np.uint8))
     span = values.max() - values.min()
     return Image.fromarray(((values - values.min()) / (span or 1) * 255).astype(np.uint8))

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 FILE = Path("params.yaml")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -41,7 +42,7 @@ class Logreg(_Section):
 class Linear(_Section):
     batch_size: Count
     epochs: Count
-    lr: Positive
+    lr: LearningRate
     weight_decay: NonNegative
 
 
@@ -53,11 +54,12 @@ class Params(_Section):
     weights: Literal["random", "imagenet"]
     stem: Literal["imagenet", "cifar"]
     batch_size: Annotated[int, Field(ge=2)]
-    projection_dim: Count
-    lr: Positive
+    projection_dim: Annotated[int, Field(ge=1, le=65536)]
+    lr: LearningRate
     weight_decay: NonNegative
     epochs: Count
-    temperature: Positive
+    # Below a thousandth, exp(cosine / temperature) leaves float32.
+    temperature: Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
     augment: Augment
     first_classes: Annotated[int, Field(ge=2)]
     logreg: Logreg
@@ -87,7 +89,7 @@ def load_params(file: Path = FILE) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         wrong = "\n".join(f"{file}: {_explain(detail)}" for detail in error.errors(include_url=False))
-        sys.exit(f"{wrong}\n(correct it, or `git checkout {file}` brings the committed one back)")
+        sys.exit(f"{wrong}\n(correct it, or go back: `git checkout {file}`, then `dvc repro` restores what was there)")
 
 
 def _one_line(error: Exception) -> str:

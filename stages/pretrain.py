@@ -8,6 +8,8 @@ Writes  models/initial.safetensors   the encoder before SimCLR, without a head
         metrics/pretrain.json        its last row
 """
 
+import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,6 +63,10 @@ def main() -> None:
             row = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
             row |= {f"train_{name}": value for name, value in fitted.items()}
             row |= {f"heldout_{name}": value for name, value in scored.items()}
+            if not math.isfinite(row["train_loss"]):
+                sys.exit(
+                    f"epoch {epoch}: the loss is {row['train_loss']}; a smaller lr or a higher temperature may help"
+                )
             schedule.step()
             rows.append(row)
             write_csv(Path("plots/pretrain.csv"), rows)
@@ -68,10 +74,12 @@ def main() -> None:
                 f"epoch {epoch}/{params.epochs}: loss {row['train_loss']:.3f}, held-out {row['heldout_loss']:.3f}; "
                 f"top-1 {row['train_top1']:.1%}, held-out {row['heldout_top1']:.1%}"
             )
+            sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
 
     write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
     write_json(Path("metrics/pretrain.json"), rows[-1])
-    write_tensors(Path("models/views.safetensors"), example_views(images, view, random_stream(params.seed, 0, device)))
+    shown = images[train[:SHOWN_IMAGES]]
+    write_tensors(Path("models/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
 
 
 def random_stream(seed: int, epoch: int, device: torch.device) -> Generator:
@@ -84,14 +92,14 @@ def random_stream(seed: int, epoch: int, device: torch.device) -> Generator:
 def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tensor]:
     """Indices of the training images and of the held-out ones, both whole batches (what is over is left out).
 
-    ValueError where there are fewer than two batches.
+    Exits where there are fewer than two batches.
     """
-    held_out = -(-round(count * HELD_OUT_SHARE) // batch_size) * batch_size or batch_size
+    held_out = batch_size * max(1, math.ceil(count * HELD_OUT_SHARE / batch_size))
     train = (count - held_out) // batch_size * batch_size
     if train <= 0:
-        raise SystemExit(
+        sys.exit(
             f"params.yaml: batch_size = {batch_size}: {count} unlabelled images do not fill two batches "
-            f"(one to train on, one held out); at most {count // 2} is possible"
+            "(one to train on, one held out); take a smaller batch or add images"
         )
     order = torch.randperm(count, generator=stream, device=stream.device)
     return order[held_out : held_out + train], order[:held_out]
@@ -146,11 +154,10 @@ def mean_of(steps: list[dict[str, Tensor]]) -> dict[str, float]:
 
 
 def example_views(images: Tensor, view: View, stream: Generator) -> dict[str, Tensor]:
-    """The first images and two views of each, (SHOWN_IMAGES, H, W, 3) uint8."""
-    shown = images[:SHOWN_IMAGES]
-    views = view(shown.repeat(2, 1, 1, 1), stream).round().to(torch.uint8).permute(0, 2, 3, 1)
+    """The images and two views of each, all (B, H, W, 3) uint8."""
+    views = view(images.repeat(2, 1, 1, 1), stream).round().to(torch.uint8).permute(0, 2, 3, 1)
     first, second = views.chunk(2)
-    return {"images": shown, "first": first, "second": second}
+    return {"images": images, "first": first, "second": second}
 
 
 if __name__ == "__main__":

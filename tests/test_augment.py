@@ -74,6 +74,13 @@ def test_crop_boxes_are_distributed_as_torchvisions() -> None:
     assert bool((left + width <= 1 + 1e-6).all() and (top + height <= 1 + 1e-6).all())
 
 
+def test_a_mirrored_crop_is_the_crop_mirrored() -> None:
+    x = smooth_images(2)
+    box = tuple(torch.full((2,), side) for side in (0.1, 0.3, 0.4, 0.5))
+    plain, mirrored = (resized_crop(x, box, torch.full((2,), value)) for value in (False, True))
+    torch.testing.assert_close(mirrored, plain.flip(3), rtol=0, atol=1e-2)
+
+
 def test_resized_crop_is_torchvisions_inside_the_box() -> None:
     x = smooth_images(3)
     boxes = [(4, 8, 16, 24), (0, 0, 32, 32), (10, 2, 20, 15)]  # left, top, width, height in pixels

@@ -82,5 +82,9 @@ def test_collapsed_embeddings_find_no_partner() -> None:
     assert metrics["position"] == 7
 
 
+def test_embeddings_that_are_no_numbers_find_no_partner() -> None:
+    assert contrastive_metrics(torch.full((8, 8), math.nan))["top1"] == 0
+
+
 def test_projection_head_is_the_source_experiments() -> None:
     assert [tuple(layer.weight.shape) for layer in projection_head(512, 128)[::2]] == [(512, 512), (128, 512)]

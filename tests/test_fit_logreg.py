@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from stages import fit_logreg as stage
@@ -46,12 +48,14 @@ def test_classes_that_cannot_be_told_apart_count_as_wrong() -> None:
     assert scores(lambda x: torch.zeros(len(x), 3), data, data)["test_accuracy"] == 0
 
 
-def test_chosen_c_is_the_best_on_the_held_out_part_of_train() -> None:
-    """With noise in most dimensions and few images, strong regularisation must win; with none, weak."""
-    noisy = clusters(80, spread=3.0)
+def test_chosen_c_is_that_of_scikit_learns_grid_search_on_the_same_split() -> None:
+    noisy = clusters(120, spread=3.0)
+    splitter = StratifiedShuffleSplit(1, test_size=0.25, random_state=0)
+    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": GRID}, cv=splitter).fit(noisy.x.numpy(), noisy.y)
     best, accuracy = choose_C(noisy, GRID, 0.25, 1000, seed=0)
-    assert best < 1.0
-    assert 0.25 < accuracy <= 1
+    assert len(set(search.cv_results_["mean_test_score"])) > 1
+    assert best == search.best_params_["C"]
+    assert accuracy == pytest.approx(search.best_score_)
 
 
 def test_a_tie_goes_to_the_strongest_regularisation() -> None:
@@ -77,6 +81,17 @@ def test_curve_ends_at_the_fitted_model_and_reaches_the_known_optimum() -> None:
     )
     (0.1 * loss + weight.square().sum() / 2).backward()
     assert weight.grad.abs().max() < 0.05
+
+
+def test_one_epoch_of_the_linear_layer_has_the_full_learning_rate() -> None:
+    train = clusters(640)
+    (row,) = fit_linear(train, train, batch_size=32, epochs=1, lr=0.05, weight_decay=0.0, seed=0)
+    assert row["train_accuracy"] > 0.8
+
+
+def test_scores_that_are_no_numbers_are_errors() -> None:
+    data = clusters(30, classes=3)
+    assert scores(lambda x: torch.full((len(x), 3), math.nan), data, data)["test_accuracy"] == 0
 
 
 def test_linear_layer_learns_and_repeats() -> None:

@@ -49,6 +49,7 @@ def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
         ("1", 1, "png", (255, 255, 255)),
         ("P", 0, "png", (0, 0, 0)),
         ("RGBA", (9, 8, 7, 255), "png", (9, 8, 7)),
+        ("RGBA", (255, 0, 0, 0), "png", (255, 255, 255)),
         ("CMYK", (0, 0, 0, 0), "tif", (255, 255, 255)),
         ("I;16", 0x4D00, "png", (0x4D,) * 3),
     ],
@@ -59,6 +60,27 @@ def test_every_mode_becomes_rgb(
     (root / "train" / "ant" / "0.png").unlink()
     save(root / "train" / "ant" / f"0.{suffix}", mode, (50, 40), colour)
     assert load_folder(root).train.images[0, 16, 16].tolist() == list(expected)
+
+
+def test_pixels_of_32_bits_fill_the_range(root: Path) -> None:
+    values = np.linspace(0, 1000, 32 * 32).reshape(32, 32)
+    for number, dtype in enumerate((np.int32, np.float32)):
+        Image.fromarray(values.astype(dtype)).save(root / "train" / "ant" / f"{number}.tif")
+        (root / "train" / "ant" / f"{number}.png").unlink()
+    images = load_folder(root).train.images
+    assert [(int(image.min()), int(image.max())) for image in images[:3]].count((0, 255)) == 2
+
+
+def test_a_pixel_that_is_no_number_is_refused(root: Path) -> None:
+    Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(root / "train" / "ant" / "nan.tif")
+    with pytest.raises(SystemExit, match=r"nan\.tif \(has pixels that are not finite\)"):
+        load_folder(root)
+
+
+def test_a_misspelt_folder_is_refused(root: Path) -> None:
+    (root / "unlabelled").mkdir()
+    with pytest.raises(SystemExit, match="it has other folders: unlabelled"):
+        load_folder(root)
 
 
 def test_any_size_is_cut_to_its_middle_square_and_scaled(root: Path) -> None:

@@ -26,7 +26,10 @@ def imported(file: Path) -> set[Path]:
     """The local modules that a file imports, directly or not, and the file."""
     found = {file}
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages."):
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("stages") for name in node.names), "write: from stages.x import y"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+            assert node.module != "stages", "write: from stages.x import y"
             found |= imported(ROOT / f"{node.module.replace('.', '/')}.py")
     return found
 
@@ -38,7 +41,7 @@ def test_deps_are_exactly_the_modules_that_the_script_imports(stage: str) -> Non
 
 
 def params_read(file: Path) -> set[str]:
-    """The longest dotted names below `params.` in a script: params.logreg.C is logreg.C."""
+    """The top-level keys that a script reads, as `params.key`."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         parts = []

@@ -77,10 +77,10 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_example_views_are_pictures_of_the_first_images() -> None:
-    shown = example_views(images(20), VIEW, random_stream(0, 0, CPU))
+def test_example_views_are_pictures() -> None:
+    shown = example_views(images(8), VIEW, random_stream(0, 0, CPU))
     assert {name: (tuple(value.shape), value.dtype) for name, value in shown.items()} == {
         name: ((8, 32, 32, 3), torch.uint8) for name in ("images", "first", "second")
     }
-    assert torch.equal(shown["images"], images(20)[:8])
+    assert torch.equal(shown["images"], images(8))
     assert not torch.equal(shown["first"], shown["second"])
