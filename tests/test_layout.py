@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_readme_shows_the_stages_in_order() -> None:
     dag = re.search(r"```text\n(download.*?)```", README, re.S)
     assert dag
     assert re.findall(r"[a-z][a-z-]+", dag[1]) == list(STAGES)
+
+
+def test_readme_table_shows_the_committed_metrics() -> None:
+    logreg, linear = (json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("logreg", "linear"))
+    rows = re.findall(r"^\| (?:logistic regression|linear layer), (?:first|all).*$", README, re.M)
+    for row, result in zip(rows, (logreg["first"], logreg["all"], linear), strict=True):
+        before, after = (
+            f"{100 * scores['test_accuracy']:.1f} % "
+            f"({100 * scores['test_accuracy_low']:.1f} to {100 * scores['test_accuracy_high']:.1f})"
+            for scores in (result["initial"], result["simclr"])
+        )
+        gain = f"{100 * result['gain']['test_accuracy']:+.1f}"
+        train = [f"{100 * result[encoder]['train_accuracy']:.1f} %" for encoder in ("initial", "simclr")]
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == [before, after, gain, *train]
 
 
 def test_readme_commands_exist() -> None:
