@@ -94,16 +94,16 @@ def test_metrics_and_plots_are_in_git_and_other_outs_are_not() -> None:
 
 
 def test_plots_draw_columns_that_exist() -> None:
-    drawn = 0
-    for plot in PIPELINE["plots"]:
-        (options,) = plot.values()
-        for path, columns in options["y"].items():
-            with (ROOT / path).open() as file:
-                header = next(csv.reader(file))
-            columns = [columns] if isinstance(columns, str) else columns
-            assert {options["x"], *columns} <= set(header)
-            drawn += len(columns)
-    assert drawn
+    drawn = [(path, options["x"], columns) for plot in PIPELINE["plots"] for options in plot.values()
+             for path, columns in options["y"].items()]  # fmt: skip
+    drawn += [
+        (path, options["x"], options["y"]) for stage in STAGES for path, options in outs(stage) if path.endswith(".csv")
+    ]
+    assert len(drawn) > len(PIPELINE["plots"])
+    for path, x, columns in drawn:
+        with (ROOT / path).open() as file:
+            header = next(csv.reader(file))
+        assert {x, *([columns] if isinstance(columns, str) else columns)} <= set(header), path
 
 
 def test_artifacts_are_outputs() -> None:
