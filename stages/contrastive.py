@@ -15,8 +15,8 @@ def projection_head(features: int, projection_dim: int) -> nn.Sequential:
 
 
 def cosine_similarities(z: Tensor) -> Tensor:
-    """(V, P) -> (V, V): cosine of every pair of rows, in float32 whatever autocast made of z."""
-    z = F.normalize(z.float(), dim=1)
+    """(V, P) -> (V, V): cosine of every pair of rows, in float32 at least, whatever autocast made of z."""
+    z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
     return z @ z.T
 
 

@@ -1,7 +1,7 @@
 """The encoder f of SimCLR (section 2.1): torchvision's ResNet-18 without its classifier.
 
 Same parameters, same `state_dict` keys and same function as torchvision's; only two things are computed
-in another way, because at 32x32 they are most of the time that a training step takes:
+in another way, because at 32x32 they are most of the time that a training step takes on a CPU:
 
 * 3x3 convolutions on maps of at most 2x2 are one matrix product (`TinyMapConv2d`);
 * the stem takes its maximum before the ReLU: both are monotonic, so the result is the same bit for bit.
@@ -12,6 +12,7 @@ and feature extraction cannot disagree. As in the source experiment there is no 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -24,13 +25,14 @@ class TinyMapConv2d(nn.Conv2d):
 
     With a padding of 1 most taps of a 3x3 kernel only ever see padding on such a map: on 1x1 just the centre
     tap touches data. Outputs and gradients are those of `nn.Conv2d` up to rounding (taps that see only padding
-    get a gradient of zero), for any square kernel, stride and padding, without groups, dilation or bias.
+    get a gradient of zero), for any square kernel, stride and padding, without groups or dilation. On the CPU only,
+    where it was measured: oneDNN's backward pass on such maps is what it avoids, and GPUs don't use oneDNN.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, O, p, q)."""
         height, width = x.shape[2:]
-        if height * width > LARGEST_TINY_MAP:
+        if height * width > LARGEST_TINY_MAP or x.device.type != "cpu":
             return super().forward(x)
         size, stride, pad = self.kernel_size[0], self.stride[0], int(self.padding[0])
         out_height, out_width = ((side + 2 * pad - size) // stride + 1 for side in (height, width))
@@ -50,7 +52,7 @@ class TinyMapConv2d(nn.Conv2d):
             ]
         )  # (p q O, h w C)
         rows = x.permute(0, 2, 3, 1).flatten(1)  # (B, h w C): a view where x is channels_last
-        y = rows @ dense.T
+        y = F.linear(rows, dense, None if self.bias is None else self.bias.repeat(out_height * out_width))
         return y.unflatten(1, (out_height, out_width, self.out_channels)).permute(0, 3, 1, 2)
 
 
@@ -94,7 +96,7 @@ class Encoder(ResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) pixels 0..255 -> h (B, D)."""
-        x = self.bn1(self.conv1(x.float() / 255))
+        x = self.bn1(self.conv1(x / 255))
         x = self.relu(self.maxpool(x))  # the maximum first: the same values, a quarter of the ReLU's work
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean(dim=(2, 3))

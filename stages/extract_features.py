@@ -7,10 +7,13 @@ Writes  features/initial.safetensors, features/simclr.safetensors: {train,test}_
         fine and coarse labels and the names of the classes
 """
 
+import copy
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from stages.encoder import Encoder
@@ -28,7 +31,6 @@ def main() -> None:
     for which in ("initial", "simclr"):
         encoder = Encoder(params.stem)
         encoder.load_state_dict(read_tensors(Path(f"models/{which}.safetensors"))[0])
-        encoder.to(device)
         features = {
             f"{part}_features": extract(encoder, labelled[f"{part}_images"], device) for part in ("train", "test")
         }
@@ -36,12 +38,26 @@ def main() -> None:
         write_tensors(Path(f"features/{which}.safetensors"), features | labels, names)
 
 
+def folded(encoder: nn.Module) -> nn.Module:
+    """A copy to evaluate with every BatchNorm made part of the convolution before it: the same function, faster.
+
+    Expects each BatchNorm to be registered right after its convolution, as in ResNets.
+    """
+    encoder = copy.deepcopy(encoder).eval()
+    for parent in encoder.modules():
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return encoder
+
+
 @torch.inference_mode()
-def extract(encoder: torch.nn.Module, images: Tensor, device: torch.device) -> Tensor:
+def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are."""
-    encoder.eval()
+    frozen = folded(encoder).to(device)
     batches = tqdm(images.split(BATCH), unit=" batches", disable=None, leave=False)
-    return torch.cat([encoder(batch.to(device).permute(0, 3, 1, 2)).cpu() for batch in batches])
+    return torch.cat([frozen(batch.to(device).permute(0, 3, 1, 2)).cpu() for batch in batches])
 
 
 if __name__ == "__main__":

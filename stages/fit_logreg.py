@@ -53,6 +53,14 @@ class Split:
         return Split(self.x[kept], self.y[kept])
 
 
+@dataclass(frozen=True)
+class Probe:
+    scaler: StandardScaler
+    model: LogisticRegression
+    curve: list[dict[str, float]]
+    metrics: dict[str, float]
+
+
 def main() -> None:
     params = load_params()
     splits = {}
@@ -61,21 +69,28 @@ def main() -> None:
         splits[which] = tuple(Split(tensors[f"{part}_features"], tensors[f"{part}_fine"]) for part in ("train", "test"))
     classes = len(names["fine_names"])
 
+    groups = {"all": classes, "first": params.first_classes}
+
+    def probe(count: int, which: str) -> Probe:
+        train, test = (split.first(count) for split in splits[which])
+        scaler = StandardScaler().fit(train.x)
+        train, test = (Split(torch.from_numpy(scaler.transform(split.x)), split.y) for split in (train, test))
+        C, validation = choose_C(train, **params.logreg.model_dump(), seed=params.seed)
+        model, curve = fit_logreg(train, test, C, params.logreg.max_iter)
+        row = curve[-1] | {"C": C, "validation_accuracy": validation}
+        return Probe(scaler, model, curve, row | interval(curve[-1]["test_accuracy"], len(test.y)))
+
+    different = list(dict.fromkeys((count, which) for count in groups.values() for which in ENCODERS))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        probes = dict(zip(different, threads.map(probe, *zip(*different, strict=True)), strict=True))
+
     metrics: dict[str, Any] = {}
-    for group, count in (("all", classes), ("first", params.first_classes)):
-        metrics[group] = {}
-        for which in ENCODERS:
-            train, test = (split.first(count) for split in splits[which])
-            scaler = StandardScaler().fit(train.x)
-            train, test = (Split(torch.from_numpy(scaler.transform(split.x)), split.y) for split in (train, test))
-            C, validation = choose_C(train, **params.logreg.model_dump(), seed=params.seed)
-            model, curve = fit_logreg(train, test, C, params.logreg.max_iter)
-            metrics[group][which] = curve[-1] | {"C": C, "validation_accuracy": validation}
-            metrics[group][which] |= interval(curve[-1]["test_accuracy"], len(test.y))
-            write_csv(Path(f"plots/logreg_{group}_{which}.csv"), curve)
-            if group == "all" and which == "simclr":
-                save_classifier(scaler, model, names)
+    for group, count in groups.items():
+        metrics[group] = {which: probes[count, which].metrics for which in ENCODERS}
         metrics[group]["gain"] = gain(metrics[group])
+        for which in ENCODERS:
+            write_csv(Path(f"plots/logreg_{group}_{which}.csv"), probes[count, which].curve)
+    save_classifier(probes[classes, "simclr"], names)
     write_json(Path("metrics/logreg.json"), metrics)
 
     metrics = {}
@@ -103,12 +118,10 @@ def choose_C(train: Split, C: list[float], validation_fraction: float, max_iter:
             f"be split so that both parts hold every class ({error})"
         )
 
-    def accuracy(c: float) -> float:
-        return float(LogisticRegression(C=c, max_iter=max_iter).fit(fit_x, fit_y).score(held_x, held_y))
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        accuracies = dict(zip(C, threads.map(accuracy, C), strict=True))
-    best = max(sorted(C), key=accuracies.__getitem__)
+    accuracies = {
+        c: float(LogisticRegression(C=c, max_iter=max_iter).fit(fit_x, fit_y).score(held_x, held_y)) for c in sorted(C)
+    }
+    best = max(accuracies, key=accuracies.__getitem__)  # of equals the first
     return best, accuracies[best]
 
 
@@ -185,16 +198,17 @@ def gain(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
     return {name: metrics["simclr"][name] - metrics["initial"][name] for name in ("train_accuracy", "test_accuracy")}
 
 
-def save_classifier(scaler: StandardScaler, model: LogisticRegression, names: dict[str, list[str]]) -> None:
+def save_classifier(probe: Probe, names: dict[str, list[str]]) -> None:
     """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
-    weight, bias = weights_of(model)
-    shift = {"mean": torch.from_numpy(scaler.mean_), "scale": torch.from_numpy(scaler.scale_)}
+    weight, bias = weights_of(probe.model)
+    shift = {"mean": torch.from_numpy(probe.scaler.mean_), "scale": torch.from_numpy(probe.scaler.scale_)}
     tensors = shift | {"weight": weight, "bias": bias}
     write_tensors(Path("models/classifier.safetensors"), tensors, names)
 
 
 if __name__ == "__main__":
-    # One thread for each matrix product: at this size two take twice as long as one (measured), the candidates for C
-    # run side by side instead, and the result does not depend on the number of cores.
+    # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and the result does
+    # not depend on the number of cores.
+    torch.set_num_threads(1)
     with threadpool_limits(1):
         main()

@@ -8,6 +8,7 @@ Writes  models/initial.safetensors   the encoder before SimCLR, without a head
         metrics/pretrain.json        its last row
 """
 
+import ctypes
 import math
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from stages.params import load_params
 
 HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
 SHOWN_IMAGES = 8
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
 
@@ -36,7 +38,7 @@ View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, 
 def main() -> None:
     params = load_params()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_up()
     torch.manual_seed(params.seed)
 
     images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
@@ -80,6 +82,17 @@ def main() -> None:
     write_json(Path("metrics/pretrain.json"), rows[-1])
     shown = images[train[:SHOWN_IMAGES]]
     write_tensors(Path("models/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
+
+
+def set_up() -> None:
+    """Deterministic algorithms, and memory that is not cleared again and again."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Part of that, but it only helps to find bugs: NaN in every new tensor before it is written, 8 % of the step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # glibc returns freed blocks to the kernel, which clears them when they are wanted again in the next step.
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def random_stream(seed: int, epoch: int, device: torch.device) -> Generator:

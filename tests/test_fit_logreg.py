@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stages import fit_logreg as stage
 from stages.files import read_tensors, write_tensors
-from stages.fit_logreg import Split, choose_C, fit_linear, fit_logreg, gain, interval, save_classifier, scores
+from stages.fit_logreg import Probe, Split, choose_C, fit_linear, fit_logreg, gain, interval, save_classifier, scores
 
 GRID = [0.001, 0.01, 0.1, 1.0]
 
@@ -83,6 +83,16 @@ def test_curve_ends_at_the_fitted_model_and_reaches_the_known_optimum() -> None:
     assert weight.grad.abs().max() < 0.05
 
 
+def test_float32_reaches_the_answer_of_float64() -> None:
+    train, test = clusters(2000, classes=10, spread=3.0), clusters(500, classes=10, spread=3.0, seed=1)
+    single, double = (
+        LogisticRegression(C=0.1, max_iter=1000).fit(train.x.to(dtype).numpy(), train.y)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert single.coef_.dtype == np.float32
+    np.testing.assert_allclose(single.predict_proba(test.x.numpy()), double.predict_proba(test.x.double()), atol=2e-3)
+
+
 def test_one_epoch_of_the_linear_layer_has_the_full_learning_rate() -> None:
     train = clusters(640)
     (row,) = fit_linear(train, train, batch_size=32, epochs=1, lr=0.05, weight_decay=0.0, seed=0)
@@ -126,8 +136,8 @@ def test_saved_classifier_predicts_what_the_fitted_one_does(
     data = clusters(100, classes=classes)
     scaler = StandardScaler().fit(data.x.numpy())
     x = torch.from_numpy(scaler.transform(data.x.numpy()))
-    model, _ = fit_logreg(Split(x, data.y), Split(x, data.y), 0.1, 1000)
-    save_classifier(scaler, model, {})
+    model, curve = fit_logreg(Split(x, data.y), Split(x, data.y), 0.1, 1000)
+    save_classifier(Probe(scaler, model, curve, {}), {})
     saved = read_tensors(Path("models/classifier.safetensors"))[0]
     logits = (data.x - saved["mean"]) / saved["scale"] @ saved["weight"].double().T + saved["bias"]
     np.testing.assert_allclose(logits.softmax(1), model.predict_proba(x.numpy()), atol=1e-5)

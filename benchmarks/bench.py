@@ -1,0 +1,310 @@
+"""Measures what the README claims about speed: `make bench` prints its table.
+
+Every row is measured once a round, in alternation with all others, so that a machine that gets slower slows them all;
+the table has the median over the rounds and the span from the lowest to the highest. All of it takes the images of the
+embedded sample; the time of a step does not depend on what is in them.
+"""
+
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import date
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torchvision
+from kornia import augmentation as kornia
+from ruamel.yaml import YAML
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Generator, Tensor, nn
+from torch.optim import AdamW
+from tqdm import tqdm
+
+from benchmarks import lightly_simclr, textbook
+from benchmarks.arithmetic import simclr_step_flop
+from stages.augment import augment
+from stages.contrastive import projection_head
+from stages.dataset import Dataset
+from stages.download import starting_weights
+from stages.encoder import FEATURES, Encoder
+from stages.extract_features import extract
+from stages.files import write_tensors
+from stages.fit_logreg import Split, choose_C
+from stages.params import load_params
+from stages.pretrain import View, random_stream, set_up, train_epoch
+from stages.sample import generate_sample
+
+ROUNDS = 3
+PARTS = ("augmentation", "forward", "backward", "optimizer")
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+PARAMS = load_params(ROOT / "params.yaml")
+OURS = partial(augment, **PARAMS.augment.model_dump())
+
+BATCHES = (128, 256, 512)
+STEPS = (3, 6, 12)
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    stock_measures = (gemm, textbook_speed, lightly_speed, extraction, grid_search)
+    our_measures = (step, kornia_speed, batch_sizes, image_counts)
+    results: dict[str, list[float]] = {}
+    # Two processes, because the stage sets up PyTorch and the allocator, and the others must not profit from that.
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, spawn) as stock,
+        ProcessPoolExecutor(1, spawn, initializer=set_up) as ours,
+    ):
+        for _ in tqdm(range(ROUNDS), unit=" rounds"):
+            figures: Figures = {}
+            for pool, measures in ((stock, stock_measures), (ours, our_measures)):
+                for measure in measures:
+                    figures |= pool.submit(measure).result()
+            flop_per_view = simclr_step_flop(PARAMS.stem, PARAMS.projection_dim, 256) / 512
+            figures["bound"] = figures["gemm"] * 1e9 / flop_per_view
+            for name, value in figures.items():
+                results.setdefault(name, []).append(value)
+    minutes, gigabytes = whole_stage()
+
+    machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {torch.backends.cpu.get_cpu_capability()}"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly", "kornia"))
+    print(f"{machine}; {versions}; {date.today()}. Median of {ROUNDS} rounds, lowest to highest.\n")
+    print("| | median | lowest to highest | ratio |\n|---|---:|---:|---:|")
+    for label, name, reference in rows():
+        print(f"| {label} | {' | '.join(cells(results, name, reference))} |")
+    print(f"| whole stage, one epoch of 50,000 images, minutes | {minutes:.1f} | | |")
+    print(f"| - its peak memory, GB | {gigabytes:.2f} | | |")
+
+
+def rows() -> Iterator[tuple[str, str, str | None]]:
+    """A line of the table each: its label, what it shows, and what that is compared with."""
+    yield "pretraining, views/s: textbook, 2 workers", "textbook", None
+    yield "- lightly's components, 2 workers", "lightly", "textbook"
+    yield "- **ours**", "ours", "textbook"
+    yield "- ours again", "ours", "lightly"
+    yield "- ours with kornia's augmentation", "kornia", "ours"
+    yield "- ours again", "ours", "bound"
+    for part in PARTS:
+        yield f"our step, ms: {part}", part, "step"
+    yield "- the whole step", "step", None
+    for size in BATCHES:
+        yield f"ours at batch {size}, views/s", f"batch {size}", f"batch {BATCHES[0]}"
+    for steps in STEPS:
+        yield f"ours, s for {256 * steps} images", f"{steps} steps", f"{STEPS[0]} steps"
+    yield "extraction, images/s: torchvision's network", "stock extraction", None
+    yield "- **ours**", "extraction", "stock extraction"
+    yield "choosing C for two encoders, s: in turn, in float64", "stock grid", None
+    yield "- **ours**", "grid", "stock grid"
+    yield "matrix product of 2048 x 2048, GFLOP/s", "gemm", None
+    yield "- views/s that it would allow", "bound", None
+
+
+def cells(results: dict[str, list[float]], name: str, reference: str | None) -> tuple[str, str, str]:
+    values = results[name]
+    # Of the same round: a machine that slows down slows both.
+    ratios = [value / other for value, other in zip(values, results[reference], strict=True)] if reference else []
+    return (
+        f"{statistics.median(values):.3g}",
+        f"{min(values):.3g} to {max(values):.3g}",
+        f"{statistics.median(ratios):.2f} x {reference}" if ratios else "",
+    )
+
+
+def processor() -> str:
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return names[0] if names else platform.machine()
+
+
+@cache
+def sample() -> Dataset:
+    return generate_sample(PARAMS.seed)
+
+
+def textbook_speed() -> Figures:
+    return {"textbook": views_per_second(textbook.training_steps(sample().unlabelled, 256), 256)}
+
+
+def lightly_speed() -> Figures:
+    return {"lightly": views_per_second(lightly_simclr.training_steps(sample().unlabelled, 256), 256)}
+
+
+def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
+    """Of the steps after the first, in which the workers of a loader start and fill their queue."""
+    next(steps)
+    start = time.perf_counter()
+    for _ in range(measured):
+        next(steps)
+    return 2 * batch_size * measured / (time.perf_counter() - start)
+
+
+def train(
+    steps: int, batch_size: int = 256, view: View = OURS, watch: Callable[..., None] | None = None
+) -> tuple[float, float]:
+    """Our `train_epoch` for so many steps after one to warm up: (views/s, seconds)."""
+    images = sample().unlabelled
+    torch.manual_seed(PARAMS.seed)
+    model = nn.Sequential(Encoder(PARAMS.stem), projection_head(FEATURES, PARAMS.projection_dim))
+    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
+    stream = random_stream(PARAMS.seed, 1, CPU)
+    batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream).unbind()
+
+    def epoch(batches: tuple[Tensor, ...]) -> float:
+        start = time.perf_counter()
+        train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
+        return time.perf_counter() - start
+
+    epoch(batches[:1])
+    if watch:
+        watch(model, optimizer)
+    seconds = epoch(batches[1:])
+    return 2 * batch_size * steps / seconds, seconds
+
+
+def step(steps: int = 8) -> Figures:
+    """Our training, and the milliseconds of a step's parts, by hooks in `train_epoch` as it is."""
+    parts = dict.fromkeys(PARTS, 0.0)
+    last = 0.0
+
+    def lap(name: str | None, *_: object) -> None:
+        """Books the time since the last lap under `name`."""
+        nonlocal last
+        now = time.perf_counter()
+        if name:
+            parts[name] += 1e3 * (now - last) / steps
+        last = now
+
+    def view(given: Tensor, stream: Generator) -> Tensor:
+        lap(None)
+        views = OURS(given, stream)
+        lap("augmentation")
+        return views
+
+    def watch(model: nn.Module, optimizer: AdamW) -> None:
+        parts.update(dict.fromkeys(parts, 0.0))  # without the step that warmed up
+        model.register_forward_hook(partial(lap, "forward"))
+        optimizer.register_step_pre_hook(partial(lap, "backward"))  # with the loss
+        optimizer.register_step_post_hook(partial(lap, "optimizer"))
+
+    speed, _ = train(steps, view=view, watch=watch)
+    return {"ours": speed, "step": 1e3 * 2 * 256 / speed} | parts
+
+
+def kornia_speed() -> Figures:
+    """Our training with the same views made by kornia."""
+    s = PARAMS.augment
+    sequence = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((32, 32), scale=(s.min_area, 1.0)),
+        kornia.RandomHorizontalFlip(p=0.5),
+        kornia.ColorJitter(0.8 * s.jitter, 0.8 * s.jitter, 0.8 * s.jitter, 0.2 * s.jitter, p=0.8),
+        kornia.RandomGrayscale(p=s.grayscale),
+        kornia.RandomGaussianBlur((3, 3), (0.1, 2.0), p=s.blur),
+    )
+
+    def view(images: Tensor, _: Generator) -> Tensor:
+        return 255 * sequence(images.permute(0, 3, 1, 2).float() / 255)
+
+    return {"kornia": train(8, view=view)[0]}
+
+
+def batch_sizes() -> Figures:
+    return {f"batch {size}": train(2048 // size, size)[0] for size in BATCHES}
+
+
+def image_counts() -> Figures:
+    return {f"{steps} steps": train(steps)[1] for steps in STEPS}
+
+
+def extraction() -> Figures:
+    """Images per second of our extraction and of torchvision's network in the same batches."""
+    images = sample().train.images
+    encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval()
+
+    @torch.inference_mode()
+    def stock_extract() -> None:
+        for batch in images.split(512):
+            stock(batch.permute(0, 3, 1, 2).contiguous() / 255)
+
+    return {
+        "stock extraction": len(images) / seconds_of(stock_extract),
+        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, CPU)),
+    }
+
+
+def grid_search() -> Figures:
+    """Seconds to choose C twice, as for two encoders: in float64 as scikit-learn comes, and as our stage does."""
+    train = untrained_features()
+    settings = PARAMS.logreg.model_dump() | {"seed": PARAMS.seed}
+
+    def stock() -> None:
+        for _ in range(2):
+            choose_C(Split(train.x.double(), train.y), **settings)
+
+    def ours() -> None:
+        with threadpool_limits(1), ThreadPoolExecutor() as threads:
+            list(threads.map(lambda _: choose_C(train, **settings), range(2)))
+
+    return {"stock grid": seconds_of(stock), "grid": seconds_of(ours)}
+
+
+@cache
+def untrained_features() -> Split:
+    torch.manual_seed(PARAMS.seed)
+    x = extract(Encoder(PARAMS.stem), sample().train.images, CPU).numpy()
+    return Split(torch.from_numpy(StandardScaler().fit_transform(x)), sample().train.fine)
+
+
+def gemm(side: int = 2048, times: int = 5) -> Figures:
+    """GFLOP/s of a float32 matrix product, by PyTorch's library (MKL) or NumPy's (OpenBLAS), whichever is faster."""
+    a = torch.rand(side, side)
+    best = min(seconds_of(partial(lambda a: [a @ a for _ in range(times)], given)) for given in (a, a.numpy()))
+    return {"gemm": times * 2e-9 * side**3 / best}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def whole_stage(images: int = 50_000) -> tuple[float, float]:
+    """One epoch of the stage itself, `python -m stages.pretrain`, in a process of its own: (minutes, peak GB)."""
+    with tempfile.TemporaryDirectory() as folder:
+        params = YAML().load(ROOT / "params.yaml")
+        YAML().dump(params | {"epochs": 1}, Path(folder) / "params.yaml")
+        noise = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
+        write_tensors(Path(folder) / "data/unlabelled.safetensors", {"images": noise})
+        write_tensors(Path(folder) / "data/resnet18.safetensors", starting_weights(None, PARAMS.seed))
+        start = time.perf_counter()
+        # The stage says itself what its peak was: the kernel's account of a child begins with its parent's memory.
+        script = (
+            "import runpy; runpy.run_module('stages.pretrain', run_name='__main__'); "
+            "print(open('/proc/self/status').read())"
+        )
+        stage = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        kilobytes = re.search(r"VmHWM:\s+(\d+) kB", stage.stdout)
+        assert kilobytes
+        return (time.perf_counter() - start) / 60, int(kilobytes[1]) * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    main()

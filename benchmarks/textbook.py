@@ -1,0 +1,61 @@
+"""SimCLR the textbook way, as the UvA deep learning tutorial 17 writes it, at the source experiment's settings.
+
+Pillow transforms of single images in a DataLoader, stock modules, broadcast cosine similarities. It is what the
+speed of `stages/pretrain.py` is measured against, and is deliberately left as plain as it is found.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+WORKERS = 2
+TRANSFORM = transforms.Compose(
+    [
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomResizedCrop(size=32),
+        transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        transforms.RandomGrayscale(p=0.2),
+        transforms.RandomApply([transforms.GaussianBlur(kernel_size=3)], p=0.5),
+        transforms.ToTensor(),
+    ]
+)
+
+
+class TwoViews(Dataset[list[Tensor]]):
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.numpy()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        image = Image.fromarray(self.images[index])
+        return [TRANSFORM(image), TRANSFORM(image)]
+
+
+def info_nce_loss(z: Tensor, temperature: float) -> Tensor:
+    similarities = F.cosine_similarity(z[:, None, :], z[None, :, :], dim=-1)
+    itself = torch.eye(len(z), dtype=torch.bool)
+    similarities.masked_fill_(itself, -9e15)
+    positive = itself.roll(shifts=len(z) // 2, dims=0)
+    similarities = similarities / temperature
+    return (-similarities[positive] + torch.logsumexp(similarities, dim=-1)).mean()
+
+
+def training_steps(images: Tensor, batch_size: int) -> Iterator[None]:
+    """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
+    model = torchvision.models.resnet18(num_classes=4 * 128)
+    model.fc = nn.Sequential(model.fc, nn.ReLU(), nn.Linear(4 * 128, 128))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4)
+    for views in DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
+        optimizer.zero_grad()
+        loss = info_nce_loss(model(torch.cat(views)), 0.07)
+        loss.backward()
+        optimizer.step()
+        yield
