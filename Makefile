@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test bench lock
+.PHONY: repro test bench chaos lock
 
 repro: .venv/installed
 	.venv/bin/dvc repro
@@ -22,6 +22,10 @@ bench: .venv/installed
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --requirement requirements.lock
 	touch $@
+
+# Kills the pipeline at random moments and compares what comes out: a quarter of an hour.
+chaos: .venv/installed
+	.venv/bin/pytest -m slow --capture=no
 
 # Resolves pyproject.toml's ranges anew, in a fresh .venv, and pins what came out.
 lock:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from stages.cifar import load_cifar
 from stages.dataset import Dataset
-from stages.files import write_tensors
+from stages.files import one_line, write_tensors
 from stages.folder import load_folder
 from stages.params import load_params
+from stages.provenance import unchanged
 from stages.sample import generate_sample
 
 TRIES = 5
@@ -105,10 +106,9 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
         )
         return Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
     except (OSError, ValueError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())
         sys.exit(
-            f"{site}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries ({reason}); "
-            "try again later, or get the file by hand and set mirror to the folder that holds it"
+            f"{site}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
+            f"({one_line(error)}); try again later, or get the file by hand and set mirror to the folder that holds it"
         )
 
 
@@ -135,4 +135,5 @@ def write_dataset(dataset: Dataset) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with unchanged("download"):
+        main()

@@ -8,6 +8,7 @@ Writes  features/initial.safetensors, features/simclr.safetensors: {train,test}_
 """
 
 import copy
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from stages.encoder import Encoder
-from stages.files import read_tensors, write_tensors
+from stages.files import one_line, read_tensors, write_tensors
 from stages.params import load_params
+from stages.provenance import unchanged
 
 BATCH = 512
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse")
@@ -30,10 +32,18 @@ def main() -> None:
     labelled, names = read_tensors(Path("data/labelled.safetensors"))
     for which in ("initial", "simclr"):
         encoder = Encoder(params.stem)
-        encoder.load_state_dict(read_tensors(Path(f"models/{which}.safetensors"))[0])
+        path = Path(f"models/{which}.safetensors")
+        try:
+            encoder.load_state_dict(read_tensors(path)[0])
+        except RuntimeError as error:
+            sys.exit(
+                f"{path}: is not an encoder with stem = {params.stem} ({one_line(error)}); `dvc repro` restores it"
+            )
         features = {
             f"{part}_features": extract(encoder, labelled[f"{part}_images"], device) for part in ("train", "test")
         }
+        if not all(bool(x.isfinite().all()) for x in features.values()):
+            sys.exit(f"{path}: gives features that are no numbers; pretrain again, with a smaller lr")
         labels = {name: labelled[name] for name in LABELS}
         write_tensors(Path(f"features/{which}.safetensors"), features | labels, names)
 
@@ -61,4 +71,5 @@ def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    with unchanged("extract-features"):
+        main()

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,21 @@ from torch import Tensor
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which takes the place of `path` when the block ends well.
 
-    A crash leaves the old file or none, never one that looks whole and isn't.
+    A crash leaves the old file or none, never one that looks whole and isn't. What a killed process left under the
+    temporary name, the next one overwrites. Exits with one line where the disk is full or the folder can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system said
+        sys.exit(f"{path}: cannot be written ({one_line(error)}); make room or allow writing there, then run again")
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,7 +59,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(file.metadata()["notes"])
     except (OSError, SafetensorError, TypeError, KeyError) as error:  # the last two: no notes, so none of our files
-        sys.exit(f"{path}: cannot be read as safetensors ({error}); `dvc repro` or `dvc checkout` restores it")
+        sys.exit(
+            f"{path}: cannot be read as safetensors ({one_line(error)}); `dvc repro` or `dvc checkout` restores it"
+        )
 
 
 # Six significant digits: enough to compare runs, few enough to read. Sorted keys, \n, no dates: DVC hashes these.
@@ -81,3 +87,9 @@ def _six_digits(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _six_digits(child) for key, child in value.items()}
     return value
+
+
+def one_line(error: Exception, length: int = 200) -> str:
+    """What an exception says, for a message to the user."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= length else f"{text[:length]} ..."

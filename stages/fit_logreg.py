@@ -38,6 +38,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from stages.files import read_tensors, write_csv, write_json, write_tensors
 from stages.params import load_params
+from stages.provenance import unchanged
 
 ENCODERS = ("initial", "simclr")
 CONFIDENCE = 0.95
@@ -210,5 +211,5 @@ if __name__ == "__main__":
     # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and the result does
     # not depend on the number of cores.
     torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with threadpool_limits(1), unchanged("fit-logreg"):
         main()

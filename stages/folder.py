@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from stages.dataset import SIDE, Dataset, Labelled
+from stages.files import one_line
 
 NAMED = 10  # unreadable files that the error message lists
 
@@ -89,7 +90,7 @@ def _read_one(file: Path) -> np.ndarray | str:
     except Image.DecompressionBombWarning:
         return "more pixels than Pillow thinks safe"
     except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error) or type(error).__name__
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

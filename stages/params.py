@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from stages.files import one_line
+
 FILE = Path("params.yaml")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -84,16 +86,12 @@ def load_params(file: Path = FILE) -> Params:
     except UnicodeDecodeError as error:
         sys.exit(f"{file}: is not UTF-8 text ({error.reason}); `git checkout {file}` brings the committed one back")
     except YAMLError as error:
-        sys.exit(f"{file}: is not valid YAML: {_one_line(error)}; `git checkout {file}` brings the committed one back")
+        sys.exit(f"{file}: is not valid YAML: {one_line(error)}; `git checkout {file}` brings the committed one back")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         wrong = "\n".join(f"{file}: {_explain(detail)}" for detail in error.errors(include_url=False))
         sys.exit(f"{wrong}\n(correct it, or go back: `git checkout {file}`, then `dvc repro` restores what was there)")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _explain(detail: Any) -> str:

@@ -25,20 +25,31 @@ from tqdm import tqdm
 from stages.augment import augment
 from stages.contrastive import contrastive_metrics, cosine_similarities, nt_xent, projection_head
 from stages.encoder import FEATURES, Encoder
-from stages.files import read_tensors, write_csv, write_json, write_tensors
-from stages.params import load_params
+from stages.files import one_line, read_tensors, write_csv, write_json, write_tensors
+from stages.params import Params, load_params
+from stages.provenance import fingerprints, unchanged
+from stages.resume import State, kept_state
 
 HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
 SHOWN_IMAGES = 8
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
+COLLAPSED = 0.9999  # mean cosine of different images; an untrained encoder may have 0.98
+
 View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
+Metrics = dict[str, Tensor]  # scalars of one step, left on the device
 
 
 def main() -> None:
     params = load_params()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_up()
+    machine = {"torch": torch.__version__, "device": str(device), "threads": str(torch.get_num_threads())}
+    with kept_state(fingerprints("pretrain") | machine) as kept, unchanged("pretrain"):
+        pretrain(params, device, kept)
+
+
+def pretrain(params: Params, device: torch.device, kept: State) -> None:
     torch.manual_seed(params.seed)
 
     images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
@@ -46,15 +57,23 @@ def main() -> None:
     view = partial(augment, **params.augment.model_dump())
 
     encoder = Encoder(params.stem)
-    encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
+    weights = Path("data/resnet18.safetensors")
+    try:
+        encoder.load_torchvision(read_tensors(weights)[0])
+    except (KeyError, RuntimeError) as error:
+        sys.exit(
+            f"{weights}: is not torchvision's ResNet-18 ({one_line(error)}); `dvc repro -f download` makes it anew"
+        )
     write_tensors(Path("models/initial.safetensors"), encoder.state_dict())
     model = nn.Sequential(encoder, projection_head(FEATURES, params.projection_dim)).to(device)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
     schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
 
-    rows = []
+    # Every epoch draws from a generator of its own, so that no generator needs to be kept.
+    rows = kept.restore(model=model, optimizer=optimizer, schedule=schedule)
     with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=None) as progress:
-        for epoch in range(1, params.epochs + 1):
+        progress.update(len(rows) * len(train))
+        for epoch in range(len(rows) + 1, params.epochs + 1):
             stream = random_stream(params.seed, epoch, device)
             shuffled = train[torch.randperm(len(train), generator=stream, device=device)]
             batches = shuffled.split(params.batch_size)
@@ -62,22 +81,21 @@ def main() -> None:
             # The same views of the held-out images after every epoch, so that the curve shows the model alone.
             stream = random_stream(params.seed, 0, device)
             scored = evaluate(model, images, held_out.split(params.batch_size), view, stream, params.temperature)
-            row = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
-            row |= {f"train_{name}": value for name, value in fitted.items()}
-            row |= {f"heldout_{name}": value for name, value in scored.items()}
-            if not math.isfinite(row["train_loss"]):
-                sys.exit(
-                    f"epoch {epoch}: the loss is {row['train_loss']}; a smaller lr or a higher temperature may help"
-                )
+            row: dict[str, float] = {"epoch": epoch, "lr": float(schedule.get_last_lr()[0])}
+            row |= {f"train_{name}": value for name, value in mean_of(fitted).items()}
+            row |= {f"heldout_{name}": value for name, value in mean_of(scored).items()}
+            if trouble := what_is_wrong(fitted):
+                sys.exit(f"epoch {epoch}, {trouble}; the state before this epoch is kept")
             schedule.step()
             rows.append(row)
-            write_csv(Path("plots/pretrain.csv"), rows)
+            kept.save(rows, model=model, optimizer=optimizer, schedule=schedule)
             progress.write(
                 f"epoch {epoch}/{params.epochs}: loss {row['train_loss']:.3f}, held-out {row['heldout_loss']:.3f}; "
                 f"top-1 {row['train_top1']:.1%}, held-out {row['heldout_top1']:.1%}"
             )
             sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
 
+    write_csv(Path("plots/pretrain.csv"), rows)
     write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
     write_json(Path("metrics/pretrain.json"), rows[-1])
     shown = images[train[:SHOWN_IMAGES]]
@@ -120,7 +138,7 @@ def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tenso
 
 def contrast(
     model: nn.Module, images: Tensor, view: View, stream: Generator, temperature: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Metrics]:
     """Two views of each image in one forward pass: the loss, and the metrics with the loss among them."""
     views = view(images.repeat(2, 1, 1, 1), stream)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
@@ -139,8 +157,8 @@ def train_epoch(
     temperature: float,
     optimizer: Optimizer,
     progress: tqdm,
-) -> dict[str, float]:
-    """One pass over the batches of indices; the mean of every metric over its steps."""
+) -> list[Metrics]:
+    """One pass over the batches of indices; the metrics of its steps."""
     model.train()
     steps = []
     for batch in batches:
@@ -150,19 +168,29 @@ def train_epoch(
         optimizer.zero_grad()
         steps.append(metrics)  # as tensors on the device: reading them here would wait for every step
         progress.update(len(batch))
-    return mean_of(steps)
+    return steps
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, images: Tensor, batches: tuple[Tensor, ...], view: View, stream: Generator, temperature: float
-) -> dict[str, float]:
+) -> list[Metrics]:
     """The same metrics without training, with BatchNorm's running statistics."""
     model.eval()
-    return mean_of([contrast(model, images[batch], view, stream, temperature)[1] for batch in batches])
+    return [contrast(model, images[batch], view, stream, temperature)[1] for batch in batches]
 
 
-def mean_of(steps: list[dict[str, Tensor]]) -> dict[str, float]:
+def what_is_wrong(steps: list[Metrics]) -> str | None:
+    """Names the first step whose loss is no number, or says that the embeddings have collapsed to a point."""
+    for number, loss in enumerate(torch.stack([step["loss"] for step in steps]).tolist(), 1):
+        if not math.isfinite(loss):
+            return f"step {number}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
+    if steps[-1]["negative"] > COLLAPSED:
+        return f"step {len(steps)}: all embeddings are the same; a smaller lr or stronger augmentation usually helps"
+    return None
+
+
+def mean_of(steps: list[Metrics]) -> dict[str, float]:
     return {name: torch.stack([step[name] for step in steps]).mean().item() for name in steps[0]}
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from stages.figures import Table, draw_curves, draw_views
 from stages.files import read_tensors, write_bytes
 from stages.params import load_params
+from stages.provenance import unchanged
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -76,4 +77,5 @@ def render(**content: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with unchanged("report"):
+        main()

@@ -1,11 +1,13 @@
 """Files are whole or absent, and the same for the same content."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages.files import read_tensors, replacing, write_csv, write_json, write_tensors
+from stages.files import read_tensors, replacing, write_bytes, write_csv, write_json, write_tensors
 
 
 def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -48,3 +50,23 @@ def test_csv_and_json_are_plain_and_have_six_digits(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_bytes() == b"step,loss\n1,0.333333\n2,6.66667e-08\n"
     write_json(tmp_path / "x.json", {"b": {"c": 2 / 3}, "a": 1})
     assert (tmp_path / "x.json").read_bytes() == b'{\n  "a": 1,\n  "b": {\n    "c": 0.666667\n  }\n}\n'
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(SystemExit, match=r"file: cannot be written .*No space left on device"), replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"cannot be written .*File exists"):
+        write_tensors(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".file.tmp").write_bytes(b"half of it, and longer")
+    write_bytes(tmp_path / "file", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"new")]

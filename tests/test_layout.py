@@ -152,6 +152,14 @@ def test_readme_table_shows_the_committed_metrics() -> None:
         assert [cell.strip() for cell in row.split("|")[2:-1]] == [before, after, gain, *train]
 
 
+def test_readme_names_tests_that_exist() -> None:
+    tests = "".join(file.read_text() for file in (ROOT / "tests").glob("*.py"))
+    named = re.findall(r"`(test_\w+)`", README)
+    assert named
+    assert all(f"def {name}(" in tests for name in named)
+    assert all((ROOT / name).is_file() for name in re.findall(r"`(tests/\w+\.py)`", README))
+
+
 def test_readme_commands_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake (\w+)", README)) <= targets

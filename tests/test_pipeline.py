@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,21 @@ class Clone:
         output = done.stdout + done.stderr
         assert (done.returncode != 0) is fails, output
         return output
+
+    def kill(self, command: str, when: Callable[[], bool]) -> None:
+        """Starts a command and sends SIGKILL to it and all that it started, as soon as `when` says so."""
+        process = subprocess.Popen(
+            command, shell=True, cwd=self.path, env=self.environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and not when():
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def kept_states(self) -> list[Path]:
+        return list((self.path / ".dvc/tmp/resume").glob("*.state"))
 
     def commit(self, message: str) -> None:
         self.run(f"git add --all && git commit -q --message '{message}'")
@@ -89,6 +107,58 @@ def test_a_forced_repro_gives_the_same_bytes(clone: Clone) -> None:
     before = clone.bytes("metrics", "plots", "models", "features")
     clone.run("dvc repro --force")
     assert clone.bytes("metrics", "plots", "models", "features") == before
+
+
+def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_with_the_same_bytes(clone: Clone) -> None:
+    before = clone.bytes("metrics", "plots", "models")
+    again = "dvc repro --force --single-item pretrain"
+    clone.kill(again, when=lambda: bool(clone.kept_states()))
+    assert not (clone.path / "models/simclr.safetensors").exists()
+    assert "going on after epoch" in clone.run(again)
+    assert clone.bytes("metrics", "plots", "models") == before
+    assert clone.kept_states() == []
+    assert "Data and pipelines are up to date" in clone.run("dvc status")
+
+
+@pytest.mark.slow
+def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(clone: Clone) -> None:
+    start = time.monotonic()
+    clone.run("dvc repro --force")
+    duration = time.monotonic() - start
+    before = clone.bytes("metrics", "plots", "models", "features", "data")
+    resumed = 0
+    for moment in np.random.default_rng(0).uniform(0, duration, 20):
+        # Without the lock file and the cache, DVC can neither skip a stage nor restore its outputs.
+        clone.run("rm -rf dvc.lock .dvc/cache data models features")
+        end = time.monotonic() + moment
+        clone.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
+        resumed += len(clone.kept_states())
+        output = clone.run("dvc repro")
+        assert clone.bytes("metrics", "plots", "models", "features", "data") == before, output
+        assert clone.kept_states() == []
+    print(f"{resumed} of 20 moments were in the training and went on from a kept epoch")
+    assert resumed > 0
+    assert clone.run("git status --porcelain") == ""
+
+
+def test_code_edited_during_a_run_is_not_recorded(clone: Clone) -> None:
+    lock = (clone.path / "dvc.lock").read_bytes()
+    edited = clone.path / "stages/augment.py"
+    code = edited.read_text()
+    training = subprocess.Popen(
+        "dvc repro --force --single-item pretrain", shell=True, cwd=clone.path, env=clone.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while training.poll() is None and not clone.kept_states():
+        time.sleep(0.01)
+    edited.write_text(code + "# later\n")
+    output, _ = training.communicate(timeout=300)
+    edited.write_text(code)
+    assert training.returncode != 0
+    assert "stages/augment.py: changed while the stage pretrain ran" in output
+    assert (clone.path / "dvc.lock").read_bytes() == lock
+    assert "going on after epoch 2" in clone.run("dvc repro --force --single-item pretrain")
+    assert clone.run("git status --porcelain") == ""
 
 
 def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_cache(clone: Clone) -> None:

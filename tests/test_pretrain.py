@@ -1,5 +1,6 @@
 """The training loop's parts: who is held out, what is drawn, what an epoch does."""
 
+import math
 from functools import partial
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.augment import augment
-from stages.pretrain import evaluate, example_views, random_stream, split, train_epoch
+from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch, what_is_wrong
 
 CPU = torch.device("cpu")
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
@@ -57,8 +58,8 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same() -> None:
         for epoch in range(1, 6):
             batches = torch.arange(32).split(16)
             stream = random_stream(0, epoch, CPU)
-            metrics = train_epoch(model, images(32), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
-            losses.append(metrics["loss"])
+            steps = train_epoch(model, images(32), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
+            losses.append(mean_of(steps)["loss"])
         return losses, model.state_dict()
 
     (losses, weights), (losses_again, weights_again) = train(), train()
@@ -72,9 +73,38 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     model = Tiny()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = torch.arange(32).split(16)
-    first, again = (evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5) for _ in range(2))
+    first, again = (
+        mean_of(evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5)) for _ in range(2)
+    )
     assert first == again
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def run_epoch(model: nn.Module, lr: float) -> str | None:
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    batches = torch.arange(32).split(8)
+    progress = tqdm(disable=True)
+    return what_is_wrong(
+        train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
+    )
+
+
+def test_a_healthy_epoch_has_nothing_wrong() -> None:
+    torch.manual_seed(0)
+    assert run_epoch(Tiny(), lr=1e-3) is None
+
+
+def test_a_loss_that_is_no_number_is_reported_with_its_step() -> None:
+    torch.manual_seed(0)
+    assert str(run_epoch(Tiny(), lr=math.inf)).startswith("step 2: the loss is nan")
+
+
+def test_collapsed_embeddings_are_reported() -> None:
+    class Collapsed(Tiny):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * super().forward(x) + 1
+
+    assert str(run_epoch(Collapsed(), lr=1e-3)).startswith("step 4: all embeddings are the same")
 
 
 def test_example_views_are_pictures() -> None:

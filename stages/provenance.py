@@ -1,0 +1,50 @@
+"""What a stage is made from, to notice when that changes while the stage runs.
+
+DVC hashes the dependencies of a stage when its command has ended. Code that was edited in the meantime would be
+recorded as what the result was made with, although it never ran. A stage that fails is not recorded.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.params import load_params
+
+
+def fingerprints(stage: str) -> dict[str, str]:
+    """SHA-256 of every dependency and the value of every parameter that dvc.yaml lists for a stage, by name."""
+    params = load_params().model_dump()
+    listed = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    prints = {f"params.yaml: {key}": json.dumps(params[key], sort_keys=True) for key in listed["params"]}
+    paths = [Path(dep.replace("${folder}", params["folder"])) for dep in listed["deps"]]
+    return prints | {str(path): _fingerprint(path) for path in paths}
+
+
+def _fingerprint(path: Path) -> str:
+    if path.is_dir():  # of a folder of images, names, sizes and times: reading all of them twice could take minutes
+        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))]
+        return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+@contextmanager
+def unchanged(stage: str) -> Iterator[dict[str, str]]:
+    """Gives the fingerprints of a stage, and exits where they are others when the block has ended well."""
+    before = fingerprints(stage)
+    yield before
+    after = fingerprints(stage)
+    changed = [name for name in before if after.get(name) != before[name]]
+    if changed:
+        sys.exit(
+            f"{', '.join(changed)}: changed while the stage {stage} ran, so its result is not recorded; "
+            f"`dvc repro` runs it again as things are now"
+        )
