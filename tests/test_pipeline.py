@@ -49,8 +49,9 @@ class Clone:
 
     def kill(self, command: str, when: Callable[[], bool]) -> None:
         """Starts a command and sends SIGKILL to it and all that it started, as soon as `when` says so."""
+        # Without a shell: dvc must be our child, so that `wait` takes it away. To DVC's locks a zombie is alive.
         process = subprocess.Popen(
-            command, shell=True, cwd=self.path, env=self.environment, start_new_session=True,
+            command.split(), cwd=self.path, env=self.environment, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         while process.poll() is None and not when():
