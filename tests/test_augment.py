@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from scipy.stats import ks_2samp
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import ColorJitter, GaussianBlur, RandomApply, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from stages.augment import adjust_colour, augment, blur3, crop_boxes, resized_crop, turn_hue
@@ -148,3 +148,34 @@ def test_brightness_factors_fill_the_papers_range() -> None:
     assert factors.max().item() == pytest.approx(1.4, abs=0.01)
     # A fifth is left alone, the rest is uniform: the standard deviation follows.
     assert factors.std().item() == pytest.approx(math.sqrt(0.8 * 0.8**2 / 12), rel=0.05)
+
+
+def test_colour_distortion_is_distributed_as_torchvisions() -> None:
+    """On a plain colour in the middle of the range, where no clamp matters: its value, chroma and hue."""
+    count, colour = 1500, torch.tensor([150, 120, 100], dtype=torch.uint8)
+    ours = augment(colour.expand(count, 8, 8, 3), stream(), **{**NOTHING, "jitter": 0.5})[:, :, 0, 0]
+    torch.manual_seed(0)
+    theirs_for_one = RandomApply([ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
+    image = (colour / 255)[:, None, None].expand(3, 8, 8)
+    theirs = 255 * torch.stack([theirs_for_one(image)[:, 0, 0] for _ in range(count)])
+    for statistic in (
+        lambda rgb: rgb.amax(1),
+        lambda rgb: rgb.amax(1) - rgb.amin(1),
+        lambda rgb: torch.atan2(math.sqrt(3) * (rgb[:, 1] - rgb[:, 2]), 2 * rgb[:, 0] - rgb[:, 1] - rgb[:, 2]),
+    ):
+        # The unchanged fifth is the same value in both, up to rounding.
+        a, b = (statistic(rgb).double().round(decimals=3).numpy() for rgb in (ours, theirs))
+        assert ks_2samp(a, b).pvalue > 0.01
+
+
+def test_blur_is_distributed_as_torchvisions() -> None:
+    count = 1500
+    noise = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8, generator=stream())
+    ours = augment(noise.expand(count, -1, -1, -1), stream(), **{**NOTHING, "blur": 0.5})
+    torch.manual_seed(0)
+    theirs_for_one = RandomApply([GaussianBlur(3, (0.1, 2.0))], p=0.5)
+    image = noise.permute(2, 0, 1).float()
+    theirs = torch.stack([theirs_for_one(image) for _ in range(count)])
+    # How much contrast is left falls with sigma.
+    a, b = (x.var((1, 2, 3)).double().round().numpy() for x in (ours, theirs))
+    assert ks_2samp(a, b).pvalue > 0.01
