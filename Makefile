@@ -23,7 +23,7 @@ bench: .venv/installed
 	.venv/bin/pip install --quiet --requirement requirements.lock
 	touch $@
 
-# Kills the pipeline at random moments and compares what comes out: a quarter of an hour.
+# Kills the pipeline at random moments and compares what comes out: about twenty minutes.
 chaos: .venv/installed
 	.venv/bin/pytest -m slow --capture=no
 
