@@ -1,12 +1,14 @@
 """The real data: CIFAR-10 for pretraining, CIFAR-100 for the probe, read from the official archives.
 
-The archives hold pickles. Unpickling can run code, so nothing here may see an archive whose checksum has not been
-verified (`download.fetch` does that). No member is ever written to disk.
+The archives hold pickles, which can run code when they are read. `download.fetch` verifies the checksum of an archive
+first, and the unpickler here makes NumPy arrays and nothing else. No member is ever written to disk.
 """
 
 import pickle
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +16,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.dataset import SIDE, Dataset, Labelled
+from stages.dataset import SIDE, Dataset, Labelled, Sizes
+from stages.files import one_line
 
 CIFAR10_TRAIN = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
+CIFAR100 = [f"cifar-100-python/{member}" for member in ("train", "test", "meta")]
+LEVELS = ("fine", "coarse")
+SIZES = Sizes(50_000, [500] * 100, 10_000)
 
 
 def load_cifar(cifar10: Path, cifar100: Path) -> Dataset:
-    """Reads both verified archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones."""
-    batches = _unpickle(cifar10, CIFAR10_TRAIN)
-    train, test, names = _unpickle(cifar100, [f"cifar-100-python/{member}" for member in ("train", "test", "meta")])
-    return Dataset(
-        torch.cat([_images(batch) for batch in batches]),
-        _labelled(train),
-        _labelled(test),
-        [name.decode() for name in names[b"fine_label_names"]],
-        [name.decode() for name in names[b"coarse_label_names"]],
-    )
+    """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones."""
+    with _opened(cifar10) as tar:
+        unlabelled = torch.cat([_images(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
+    with _opened(cifar100) as tar:
+        train, test, meta = (_unpickled(tar, member) for member in CIFAR100)
+        fine, coarse = ([name.decode() for name in meta[f"{level}_label_names".encode()]] for level in LEVELS)
+        return Dataset(unlabelled, _labelled(train, fine, coarse), _labelled(test, fine, coarse), fine, coarse)
 
 
-def _unpickle(archive: Path, members: list[str]) -> list[dict[bytes, Any]]:
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive, for reading; exits with one line where that, or what is made of its members, fails."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            files = [tar.extractfile(member) for member in members]
-            return [pickle.load(file, encoding="bytes") for file in files if file]
-    except (OSError, EOFError, KeyError, tarfile.TarError, pickle.UnpicklingError) as error:
-        sys.exit(f"{archive}: is not the archive it should be ({error}); it must hold {', '.join(members)}")
+            yield tar
+    except Exception as error:  # whatever broken bytes make gzip, tar, pickle or NumPy raise
+        sys.exit(f"{archive}: is not the archive it should be ({one_line(error)}); get it again")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows what an array is made of. Whatever else a pickle names, all that could run code among it, is an error."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),  # how Python 3 writes bytes that Python 2 can read
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"names {module}.{name}, which is no part of an array")
+        return super().find_class(module, name)
+
+
+def _unpickled(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
+    file = tar.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is no file")
+    return _ArrayUnpickler(file, encoding="bytes").load()
 
 
 def _images(batch: dict[bytes, Any]) -> Tensor:
@@ -47,5 +77,10 @@ def _images(batch: dict[bytes, Any]) -> Tensor:
     return planes.permute(0, 2, 3, 1).contiguous()
 
 
-def _labelled(batch: dict[bytes, Any]) -> Labelled:
-    return Labelled(_images(batch), torch.tensor(batch[b"fine_labels"]), torch.tensor(batch[b"coarse_labels"]))
+def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str]) -> Labelled:
+    images = _images(batch)
+    fine, coarse = (torch.tensor(batch[f"{level}_labels".encode()]) for level in LEVELS)
+    for labels, names in ((fine, fine_names), (coarse, coarse_names)):
+        if labels.shape != images.shape[:1] or not bool(((labels >= 0) & (labels < len(names))).all()):
+            raise ValueError(f"has labels that do not fit {len(images)} images of {len(names)} classes")
+    return Labelled(images, fine, coarse)

@@ -1,4 +1,4 @@
-"""The contrastive head and loss of SimCLR (Chen et al. 2020, section 2.1 and algorithm 1).
+"""The contrastive head and loss of SimCLR (Chen et al. 2020, section 2.1 and algorithm 1), and what tells its health.
 
 Shapes: B images, V = 2B views (row i and row i + B show the same image), D features h, P projections z.
 """
@@ -59,3 +59,34 @@ def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
         "positive": positive.mean(),
         "negative": negatives / (views * (views - 2)),
     }
+
+
+def embedding_health(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """Whether embeddings are close where they should be and spread out elsewhere; no labels needed. Scalars.
+
+    first, second: (N, P), one view of each image and the other. alignment and uniformity are those of Wang and Isola
+    (2020, section 4.1, their default exponents 2 and t = 2): the mean squared distance of partners on the unit sphere,
+    0 at best, and the logarithm of the mean Gaussian potential of different images, 0 if all are equal and lower the
+    more evenly they are spread. rank is RankMe (Garrido et al. 2023, equation 1): the exponential of the entropy
+    of the singular values, from 1 (collapsed to a line) to min(N, P). NaN where an embedding is.
+    """
+    x, y = (F.normalize(z.float(), dim=1) for z in (first, second))
+    return {
+        "alignment": (x - y).square().sum(1).mean(),
+        "uniformity": (uniformity(x) + uniformity(y)) / 2,
+        "rank": effective_rank(first.float()),
+    }
+
+
+def uniformity(x: Tensor) -> Tensor:
+    """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere: (N, P) -> scalar."""
+    return F.pdist(x).square().mul(-2).exp().mean().log()
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    if not z.isfinite().all():
+        return torch.tensor(float("nan"))
+    singular = torch.linalg.svdvals(z)
+    epsilon = torch.finfo(z.dtype).eps
+    share = singular / singular.sum().clamp(min=epsilon) + epsilon
+    return torch.exp(-(share * share.log()).sum())

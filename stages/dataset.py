@@ -21,3 +21,16 @@ class Dataset:
     test: Labelled
     fine_names: list[str]
     coarse_names: list[str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many images a source will deliver, known before any is read."""
+
+    unlabelled: int
+    train: list[int]  # of each fine class
+    test: int
+
+    @property
+    def bytes(self) -> int:
+        return (self.unlabelled + sum(self.train) + self.test) * SIDE * SIDE * 3

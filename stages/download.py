@@ -22,11 +22,12 @@ from torch import Tensor
 
 from stages.cifar import load_cifar
 from stages.dataset import Dataset
-from stages.files import one_line, write_tensors
+from stages.files import one_line, require_room, write_tensors
 from stages.folder import load_folder
 from stages.params import load_params
 from stages.provenance import unchanged
 from stages.sample import generate_sample
+from stages.sources import count_images
 
 TRIES = 5
 
@@ -36,27 +37,33 @@ class Archive:
     name: str
     site: str  # the folder of the official file
     sha256: str
+    size: int  # bytes
 
 
 CIFAR10 = Archive(
     "cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/",
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    170_498_071,
 )
 CIFAR100 = Archive(
     "cifar-100-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/",
     "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    169_001_437,
 )
 IMAGENET = Archive(
     "resnet18-f37072fd.pth",
     "https://download.pytorch.org/models/",
     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    46_830_571,
 )
 
 
 def main() -> None:
     params = load_params()
+    # The images and a ResNet-18, and all of it a second time in DVC's cache.
+    require_room(Path("data"), 2 * (count_images(params.data, Path(params.folder)).bytes + IMAGENET.size))
     imagenet = fetch(IMAGENET, params.mirror) if params.weights == "imagenet" else None
     match params.data:
         case "sample":
@@ -65,11 +72,6 @@ def main() -> None:
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror))
         case "folder":
             dataset = load_folder(Path(params.folder))
-    # Checked here, where the classes are known, and not after hours of pretraining.
-    if params.first_classes > len(dataset.fine_names):
-        sys.exit(
-            f"params.yaml: first_classes = {params.first_classes}: the data have {len(dataset.fine_names)} classes"
-        )
     write_dataset(dataset)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
     print(
@@ -97,9 +99,12 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
             )
         return path
     site = archive.site if mirror is None else mirror.rstrip("/") + "/"
+    folder = Path(pooch.os_cache("simclr-dvc"))
+    if not (folder / archive.name).exists():
+        require_room(folder, archive.size)
     try:
         cache = pooch.create(
-            pooch.os_cache("simclr-dvc"),
+            folder,
             base_url=site,
             registry={archive.name: f"sha256:{archive.sha256}"},
             retry_if_failed=TRIES - 1,
@@ -117,7 +122,10 @@ def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     resnet = torchvision.models.resnet18()
     if imagenet:
-        resnet.load_state_dict(torch.load(imagenet, weights_only=True))
+        try:
+            resnet.load_state_dict(torch.load(imagenet, weights_only=True))  # tensors, never code
+        except Exception as error:  # whatever broken bytes make zip, pickle or PyTorch raise
+            sys.exit(f"{imagenet}: is not torchvision's ResNet-18 ({one_line(error)}); get it again")
     return resnet.state_dict()
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -89,7 +90,23 @@ def _six_digits(value: Any) -> Any:
     return value
 
 
-def one_line(error: Exception, length: int = 200) -> str:
+def require_room(path: Path, size: int) -> None:
+    """Exits where the disk that `path` is to be on has less than `size` bytes free."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        sys.exit(
+            f"{path}: {size / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on its disk; "
+            "make room, then run again"
+        )
+
+
+def one_line(error: Exception) -> str:
     """What an exception says, for a message to the user."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= length else f"{text[:length]} ..."
+    return shortened(str(error)) or type(error).__name__
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """One printable line of at most about `length` characters, whatever a user's file or folder has in it."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= length else f"{line[:length]} ..."

@@ -15,36 +15,58 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from stages.dataset import SIDE, Dataset, Labelled
-from stages.files import one_line
+from stages.dataset import SIDE, Dataset, Labelled, Sizes
+from stages.files import one_line, shortened
 
 NAMED = 10  # unreadable files that the error message lists
 
 
+def count_folder(root: Path) -> Sizes:
+    """What `load_folder` will read. Exits with a message that names what is missing."""
+    train, test, unlabelled = _listed(root)
+    per_class = [len(files) for files in train.values()]
+    return Sizes(sum(per_class) if unlabelled is None else len(unlabelled), per_class, sum(map(len, test.values())))
+
+
 def load_folder(root: Path) -> Dataset:
     """Reads all images below `root`. Exits with a message that names what is missing or cannot be read."""
+    train_files, test_files, unlabelled = _listed(root)
+    train, test = _labelled(train_files), _labelled(test_files)
+    classes = list(train_files)
+    return Dataset(train.images if unlabelled is None else _read(unlabelled), train, test, classes, classes)
+
+
+Files = dict[str, list[Path]]  # of each class
+
+
+def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
+    """The files of train/, of test/ and, if there is one, of unlabeled/."""
     layout = f"{root}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
     for part in ("train", "test"):
         if not (root / part).is_dir():
             sys.exit(f"{layout}; there is no folder {root / part}")
     unknown = sorted(set(_subfolders(root)) - {"train", "test", "unlabeled"})
     if unknown:
-        sys.exit(f"{layout}; it has other folders: {', '.join(unknown)}")
+        sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
     classes = _subfolders(root / "train")
     if len(classes) < 2:
         sys.exit(f"{layout}; train/ has {len(classes)} class folders, at least 2 are needed")
     different = sorted(set(classes) ^ set(_subfolders(root / "test")))
     if different:
-        sys.exit(f"{root}: train/ and test/ must have the same classes; only one of them has: {', '.join(different)}")
-    train, test = (_labelled(root / part, classes) for part in ("train", "test"))
-    unlabelled = _read(_files(root / "unlabeled")) if (root / "unlabeled").is_dir() else train.images
-    return Dataset(unlabelled, train, test, classes, classes)
+        sys.exit(
+            f"{root}: train/ and test/ must have the same classes; only one of them has: "
+            f"{shortened(', '.join(different))}"
+        )
+    unprintable = [name for name in classes if not name.isprintable()]
+    if unprintable:  # not UTF-8, or a line break: it would break tables and messages
+        sys.exit(f"{root}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
+    train, test = ({name: _files(root / part / name) for name in classes} for part in ("train", "test"))
+    return train, test, _files(root / "unlabeled") if (root / "unlabeled").is_dir() else None
 
 
-def _labelled(root: Path, classes: list[str]) -> Labelled:
-    files = [_files(root / name) for name in classes]
-    labels = torch.tensor([label for label, of_class in enumerate(files) for _ in of_class])
-    return Labelled(_read([file for of_class in files for file in of_class]), labels, labels.clone())
+def _labelled(files: Files) -> Labelled:
+    labels = torch.tensor([label for label, of_class in enumerate(files.values()) for _ in of_class])
+    return Labelled(_read([file for of_class in files.values() for file in of_class]), labels, labels.clone())
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -55,42 +77,47 @@ def _files(root: Path) -> list[Path]:
     """The files of one folder in the order of their names; exits if there is none."""
     files = sorted(child for child in root.iterdir() if not child.name.startswith("."))
     if not files:
-        sys.exit(f"{root}: holds no image; add some or remove the folder")
+        sys.exit(f"{shortened(str(root))}: holds no image; add some or remove the folder")
     return files
 
 
 def _read(files: list[Path]) -> Tensor:
     """(N, 32, 32, 3) uint8. Exits if any file cannot be read, naming the first few."""
+    images = torch.empty(len(files), SIDE, SIDE, 3, dtype=torch.uint8)
+
+    def read(number: int) -> str | None:
+        try:
+            images[number] = torch.from_numpy(_read_one(files[number]))
+        except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
+            return f"{shortened(str(files[number]))} ({one_line(error)})"
+        return None
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor() as threads:
-            images = list(threads.map(_read_one, files))
-    unreadable = [f"{file} ({image})" for file, image in zip(files, images, strict=True) if isinstance(image, str)]
+            unreadable = [problem for problem in threads.map(read, range(len(files))) if problem]
     if unreadable:
         more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         sys.exit(
             f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
             f"{', '.join(unreadable[:NAMED])}{more}"
         )
-    return torch.from_numpy(np.stack([image for image in images if not isinstance(image, str)]))
+    return images
 
 
-def _read_one(file: Path) -> np.ndarray | str:
-    """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled; or why it cannot be read."""
-    try:
-        with Image.open(file) as image:
-            upright = _to_8_bits(ImageOps.exif_transpose(image))
-            if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
-            side = min(upright.size)
-            left, top = (upright.width - side) // 2, (upright.height - side) // 2
-            square = upright.convert("RGB").crop((left, top, left + side, top + side))
-            return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    except Image.DecompressionBombWarning:
-        return "more pixels than Pillow thinks safe"
-    except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
-        return one_line(error) or type(error).__name__
+def _read_one(file: Path) -> np.ndarray:
+    """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled."""
+    if not file.is_file():
+        raise ValueError("is not a file")  # reading a named pipe would wait for ever
+    with Image.open(file) as image:
+        upright = _to_8_bits(ImageOps.exif_transpose(image))
+        if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
+        side = min(upright.size)
+        left, top = (upright.width - side) // 2, (upright.height - side) // 2
+        square = upright.convert("RGB").crop((left, top, left + side, top + side))
+        return np.array(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

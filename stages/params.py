@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from stages.files import one_line
+from stages.files import one_line, shortened
 
 FILE = Path("params.yaml")
 
@@ -39,6 +38,8 @@ class Logreg(_Section):
     C: Annotated[list[Positive], Field(min_length=1)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     max_iter: Count
+    labels_per_class: list[Annotated[int, Field(ge=2)]]
+    draws: Annotated[int, Field(ge=2)]
 
 
 class Linear(_Section):
@@ -66,14 +67,7 @@ class Params(_Section):
     first_classes: Annotated[int, Field(ge=2)]
     logreg: Logreg
     linear: Linear
-
-    @field_validator("first_classes")
-    @classmethod
-    def _classes_exist(cls, value: int, info: ValidationInfo) -> int:
-        # How many classes a folder has, only the stage that reads it knows.
-        if info.data.get("data") in ("sample", "cifar") and value > 100:
-            raise ValueError(f"data: {info.data['data']} has 100 classes")
-        return value
+    neighbours: Count
 
 
 def load_params(file: Path = FILE) -> Params:
@@ -83,20 +77,22 @@ def load_params(file: Path = FILE) -> Params:
         content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         sys.exit(f"{file}: not found; run from the root of the repository, or `git checkout {file}`")
-    except UnicodeDecodeError as error:
-        sys.exit(f"{file}: is not UTF-8 text ({error.reason}); `git checkout {file}` brings the committed one back")
-    except YAMLError as error:
+    except Exception as error:  # not UTF-8, not YAML, or a value of a kind that ruamel fails on, such as 2024-13-45
         sys.exit(f"{file}: is not valid YAML: {one_line(error)}; `git checkout {file}` brings the committed one back")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         wrong = "\n".join(f"{file}: {_explain(detail)}" for detail in error.errors(include_url=False))
-        sys.exit(f"{wrong}\n(correct it, or go back: `git checkout {file}`, then `dvc repro` restores what was there)")
+        sys.exit(f"{wrong}\n{way_back(file)}")
+
+
+def way_back(file: Path) -> str:
+    return f"(correct it, or go back: `git checkout {file}`)"
 
 
 def _explain(detail: Any) -> str:
     """One line for one wrong key: its name, its value, what is allowed."""
-    key = ".".join(str(part) for part in detail["loc"]) or "the whole file"
+    key = shortened(".".join(str(part) for part in detail["loc"])) or "the whole file"
     match detail["type"]:
         case "missing":
             return f"{key} is missing"
@@ -104,4 +100,4 @@ def _explain(detail: Any) -> str:
             return f"{key} is not a parameter of this pipeline"
         case _:
             value = detail["input"]
-            return f"{key} = {value!r} ({type(value).__name__}): {detail['msg'].lower().removeprefix('value error, ')}"
+            return f"{key} = {shortened(repr(value))} ({type(value).__name__}): {detail['msg'].lower()}"

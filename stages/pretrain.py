@@ -23,9 +23,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from stages.augment import augment
-from stages.contrastive import contrastive_metrics, cosine_similarities, nt_xent, projection_head
+from stages.contrastive import (
+    contrastive_metrics,
+    cosine_similarities,
+    embedding_health,
+    nt_xent,
+    projection_head,
+)
 from stages.encoder import FEATURES, Encoder
-from stages.files import one_line, read_tensors, write_csv, write_json, write_tensors
+from stages.files import one_line, read_tensors, require_room, write_csv, write_json, write_tensors
 from stages.params import Params, load_params
 from stages.provenance import fingerprints, unchanged
 from stages.resume import State, kept_state
@@ -34,7 +40,7 @@ HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss de
 SHOWN_IMAGES = 8
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
-COLLAPSED = 0.9999  # mean cosine of different images; an untrained encoder may have 0.98
+COLLAPSED = -4e-4  # uniformity: a mean cosine of 0.9999 between different images; an untrained encoder may have 0.98
 
 View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
 Metrics = dict[str, Tensor]  # scalars of one step, left on the device
@@ -64,6 +70,10 @@ def pretrain(params: Params, device: torch.device, kept: State) -> None:
         sys.exit(
             f"{weights}: is not torchvision's ResNet-18 ({one_line(error)}); `dvc repro -f download` makes it anew"
         )
+    # Two encoders, each once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
+    size = sum(tensor.nbytes for tensor in encoder.state_dict().values())
+    for place in (Path("models"), kept.path):
+        require_room(place, 10 * size)
     write_tensors(Path("models/initial.safetensors"), encoder.state_dict())
     model = nn.Sequential(encoder, projection_head(FEATURES, params.projection_dim)).to(device)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
@@ -83,8 +93,8 @@ def pretrain(params: Params, device: torch.device, kept: State) -> None:
             scored = evaluate(model, images, held_out.split(params.batch_size), view, stream, params.temperature)
             row: dict[str, float] = {"epoch": epoch, "lr": float(schedule.get_last_lr()[0])}
             row |= {f"train_{name}": value for name, value in mean_of(fitted).items()}
-            row |= {f"heldout_{name}": value for name, value in mean_of(scored).items()}
-            if trouble := what_is_wrong(fitted):
+            row |= {f"heldout_{name}": value for name, value in scored.items()}
+            if trouble := what_is_wrong(fitted, scored):
                 sys.exit(f"epoch {epoch}, {trouble}; the state before this epoch is kept")
             schedule.step()
             rows.append(row)
@@ -136,13 +146,15 @@ def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tenso
     return order[held_out : held_out + train], order[:held_out]
 
 
-def contrast(
-    model: nn.Module, images: Tensor, view: View, stream: Generator, temperature: float
-) -> tuple[Tensor, Metrics]:
-    """Two views of each image in one forward pass: the loss, and the metrics with the loss among them."""
+def embed(model: nn.Module, images: Tensor, view: View, stream: Generator) -> Tensor:
+    """Two views of each image in one forward pass: (B, H, W, 3) uint8 -> z (V, P), all first views, then all second."""
     views = view(images.repeat(2, 1, 1, 1), stream)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
-        z = model(views.contiguous(memory_format=torch.channels_last))
+        return model(views.contiguous(memory_format=torch.channels_last))
+
+
+def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
+    """The loss of embeddings (V, P), and the metrics with the loss among them."""
     similarities = cosine_similarities(z)
     loss = nt_xent(similarities, temperature)
     return loss, {"loss": loss.detach(), **contrastive_metrics(similarities.detach())}
@@ -162,7 +174,7 @@ def train_epoch(
     model.train()
     steps = []
     for batch in batches:
-        loss, metrics = contrast(model, images[batch], view, stream, temperature)
+        loss, metrics = contrast(embed(model, images[batch], view, stream), temperature)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -174,18 +186,23 @@ def train_epoch(
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, images: Tensor, batches: tuple[Tensor, ...], view: View, stream: Generator, temperature: float
-) -> list[Metrics]:
-    """The same metrics without training, with BatchNorm's running statistics."""
+) -> dict[str, float]:
+    """The same metrics without training, with BatchNorm's running statistics, and the health of the embeddings."""
     model.eval()
-    return [contrast(model, images[batch], view, stream, temperature)[1] for batch in batches]
+    embedded = [embed(model, images[batch], view, stream) for batch in batches]
+    first, second = (torch.cat(views) for views in zip(*(z.chunk(2) for z in embedded), strict=True))
+    health = {name: value.item() for name, value in embedding_health(first, second).items()}
+    return mean_of([contrast(z, temperature)[1] for z in embedded]) | health
 
 
-def what_is_wrong(steps: list[Metrics]) -> str | None:
+def what_is_wrong(steps: list[Metrics], heldout: dict[str, float]) -> str | None:
     """Names the first step whose loss is no number, or says that the embeddings have collapsed to a point."""
-    for number, loss in enumerate(torch.stack([step["loss"] for step in steps]).tolist(), 1):
+    losses = torch.stack([step["loss"] for step in steps]).tolist()
+    for number, loss in enumerate([*losses, heldout["loss"]], 1):
         if not math.isfinite(loss):
-            return f"step {number}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
-    if steps[-1]["negative"] > COLLAPSED:
+            where = f"step {number}" if number <= len(steps) else f"after step {len(steps)}, on held-out images"
+            return f"{where}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
+    if heldout["uniformity"] > COLLAPSED:
         return f"step {len(steps)}: all embeddings are the same; a smaller lr or stronger augmentation usually helps"
     return None
 

@@ -20,14 +20,15 @@ def fingerprints(stage: str) -> dict[str, str]:
     """SHA-256 of every dependency and the value of every parameter that dvc.yaml lists for a stage, by name."""
     params = load_params().model_dump()
     listed = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
-    prints = {f"params.yaml: {key}": json.dumps(params[key], sort_keys=True) for key in listed["params"]}
+    prints = {f"params.yaml: {key}": json.dumps(params[key], sort_keys=True) for key in listed.get("params", [])}
     paths = [Path(dep.replace("${folder}", params["folder"])) for dep in listed["deps"]]
     return prints | {str(path): _fingerprint(path) for path in paths}
 
 
 def _fingerprint(path: Path) -> str:
     if path.is_dir():  # of a folder of images, names, sizes and times: reading all of them twice could take minutes
-        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))]
+        # Links as links: some lead nowhere or in circles.
+        stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in sorted(path.rglob("*"))]
         return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
     try:
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from stages.dataset import SIDE, Dataset, Labelled
+from stages.dataset import SIDE, Dataset, Labelled, Sizes
 
 UNLABELLED = 3072
 PER_CLASS = 50  # training images of each fine class, and as many test images
@@ -69,6 +69,7 @@ FINE = torch.arange(len(SHAPES) * len(HUES))
 FINE_NAMES = [f"{HUES[hue]} {list(SHAPES)[shape]}" for hue, shape in zip(hue_of(FINE), shape_of(FINE), strict=True)]
 COARSE_NAMES = [f"{tone} {shape}" for tone in ("warm", "cool") for shape in SHAPES]
 COARSE_OF_FINE = shape_of(FINE) + len(SHAPES) * torch.tensor([HUES[hue] not in WARM for hue in hue_of(FINE)])
+SIZES = Sizes(UNLABELLED, [PER_CLASS] * len(FINE), PER_CLASS * len(FINE))
 
 
 def generate_sample(seed: int) -> Dataset:

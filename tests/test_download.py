@@ -37,15 +37,15 @@ def rows(count: int, seed: int) -> np.ndarray:
 CIFAR10 = archive_of({name: {b"data": rows(4, seed), b"labels": [0] * 4} for seed, name in enumerate(CIFAR10_TRAIN)})
 CIFAR100 = archive_of(
     {
-        "cifar-100-python/train": {b"data": rows(6, 10), b"fine_labels": [5, 0, 1, 2, 3, 4], b"coarse_labels": [1] * 6},
-        "cifar-100-python/test": {b"data": rows(3, 11), b"fine_labels": [0, 1, 2], b"coarse_labels": [0, 1, 0]},
+        "cifar-100-python/train": {b"data": rows(6, 10), b"fine_labels": [1, 0, 1, 0, 0, 1], b"coarse_labels": [0] * 6},
+        "cifar-100-python/test": {b"data": rows(3, 11), b"fine_labels": [0, 1, 0], b"coarse_labels": [0, 0, 0]},
         "cifar-100-python/meta": {b"fine_label_names": [b"apple", b"bear"], b"coarse_label_names": [b"fruit"]},
     }
 )
 
 
 def described(content: bytes, site: str = "https://example.invalid/") -> Archive:
-    return Archive("archive.tar.gz", site, hashlib.sha256(content).hexdigest())
+    return Archive("archive.tar.gz", site, hashlib.sha256(content).hexdigest(), len(content))
 
 
 class Server(ThreadingHTTPServer):
@@ -162,8 +162,8 @@ def test_cifar_archives_are_read_as_they_are_laid_out(tmp_path: Path) -> None:
     # A row is the red plane, then the green, then the blue, each line by line.
     row = rows(4, 2)[3]
     assert dataset.unlabelled[11, 7, 9].tolist() == [row[plane * 1024 + 7 * 32 + 9] for plane in range(3)]
-    assert dataset.train.fine.tolist() == [5, 0, 1, 2, 3, 4]
-    assert dataset.test.coarse.tolist() == [0, 1, 0]
+    assert dataset.train.fine.tolist() == [1, 0, 1, 0, 0, 1]
+    assert dataset.test.coarse.tolist() == [0, 0, 0]
     assert (dataset.fine_names, dataset.coarse_names) == (["apple", "bear"], ["fruit"])
 
 

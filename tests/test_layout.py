@@ -54,7 +54,7 @@ def params_read(file: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if "params.yaml" not in STAGES[stage]["deps"]])
 def test_params_are_exactly_those_that_the_script_reads(stage: str) -> None:
     assert set(STAGES[stage].get("params", [])) == params_read(script(stage))
 
@@ -133,7 +133,7 @@ def test_readme_tree_is_what_is_in_git() -> None:
 
 
 def test_readme_shows_the_stages_in_order() -> None:
-    dag = re.search(r"```text\n(download.*?)```", README, re.S)
+    dag = re.search(r"```text\n(check.*?)```", README, re.S)
     assert dag
     assert re.findall(r"[a-z][a-z-]+", dag[1]) == list(STAGES)
 

@@ -55,7 +55,6 @@ MISTAKES = [
     (r"^seed: \S+", "seed: -1", "seed = -1 (int): input should be greater than or equal to 0"),
     (r"^data: \S+", "data: imagenet", "data = 'imagenet' (str): input should be 'sample', 'cifar' or 'folder'"),
     (r"^stem: \S+", "stem: 7x7", "stem = '7x7' (str): input should be 'imagenet' or 'cifar'"),
-    (r"^first_classes: \S+", "first_classes: 101", "first_classes = 101 (int): data: sample has 100 classes"),
     (r"^  flip: \S+", "  flip: yes", "augment.flip = 'yes' (str): input should be a valid boolean"),
     (r"^  blur: \S+", "  blur: 1.5", "augment.blur = 1.5 (float): input should be less than or equal to 1"),
     (r"^  min_area: \S+", "  min_area: 0", "augment.min_area = 0 (int): input should be greater than 0"),

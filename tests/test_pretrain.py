@@ -73,9 +73,7 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     model = Tiny()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = torch.arange(32).split(16)
-    first, again = (
-        mean_of(evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5)) for _ in range(2)
-    )
+    first, again = (evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5) for _ in range(2))
     assert first == again
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -84,9 +82,8 @@ def run_epoch(model: nn.Module, lr: float) -> str | None:
     optimizer = torch.optim.SGD(model.parameters(), lr)
     batches = torch.arange(32).split(8)
     progress = tqdm(disable=True)
-    return what_is_wrong(
-        train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
-    )
+    fitted = train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
+    return what_is_wrong(fitted, evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5))
 
 
 def test_a_healthy_epoch_has_nothing_wrong() -> None:
@@ -99,10 +96,20 @@ def test_a_loss_that_is_no_number_is_reported_with_its_step() -> None:
     assert str(run_epoch(Tiny(), lr=math.inf)).startswith("step 2: the loss is nan")
 
 
-def test_collapsed_embeddings_are_reported() -> None:
+def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> None:
+    torch.manual_seed(0)
+    model, batch = Tiny(), (torch.arange(8),)
+    optimizer = torch.optim.SGD(model.parameters(), math.inf)
+    fitted = train_epoch(model, images(8), batch, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, tqdm(disable=True))
+    scored = evaluate(model, images(8), batch, VIEW, random_stream(0, 0, CPU), 0.5)
+    assert str(what_is_wrong(fitted, scored)).startswith("after step 1, on held-out images: the loss is nan")
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_collapsed_embeddings_are_reported(constant: int) -> None:
     class Collapsed(Tiny):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 0 * super().forward(x) + 1
+            return 0 * super().forward(x) + constant
 
     assert str(run_epoch(Collapsed(), lr=1e-3)).startswith("step 4: all embeddings are the same")
 
