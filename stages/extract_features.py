@@ -1,10 +1,12 @@
-"""Stage `extract-features`: the labelled images as frozen features h, of the encoder before and after SimCLR.
+"""Stage `extract-features`: the labelled images as frozen features h, of the encoder after SimCLR and of its controls.
 
 The projection head is gone (section 4.2 of the paper: h serves better than z). No augmentation, every image once.
+The controls: the encoder as it was before SimCLR, an untrained one where that had ImageNet's weights, and the pixels
+themselves, reduced to as many numbers by a PCA of the training images.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
-Writes  features/initial.safetensors, features/simclr.safetensors: {train,test}_features (N, 512) float32, with the
-        fine and coarse labels and the names of the classes
+Writes  data/features.safetensors   {train,test}_{pixels,untrained,initial,simclr} (N, 512) float32, the fine and coarse
+                                    labels, and as notes the names of the encoders and of the classes
 """
 
 import copy
@@ -12,17 +14,20 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from stages.encoder import Encoder
-from stages.files import one_line, read_tensors, write_tensors
+from stages.encoder import FEATURES, Encoder
+from stages.files import one_line, read_tensors, require_room, write_tensors
 from stages.params import load_params
 from stages.provenance import unchanged
 
 BATCH = 512
+PARTS = ("train", "test")
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse")
 
 
@@ -30,22 +35,49 @@ def main() -> None:
     params = load_params()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labelled, names = read_tensors(Path("data/labelled.safetensors"))
-    for which in ("initial", "simclr"):
-        encoder = Encoder(params.stem)
-        path = Path(f"models/{which}.safetensors")
-        try:
-            encoder.load_state_dict(read_tensors(path)[0])
-        except RuntimeError as error:
+    train, test = (labelled[f"{part}_images"] for part in PARTS)
+
+    encoders = {}
+    if params.weights == "imagenet":  # else the initial encoder is an untrained one
+        torch.manual_seed(params.seed)
+        encoders["untrained"] = Encoder(params.stem)
+    encoders |= {
+        which: load_encoder(Path(f"models/{which}.safetensors"), params.stem) for which in ("initial", "simclr")
+    }
+
+    # Once more in DVC's cache.
+    require_room(Path("data"), 2 * 4 * FEATURES * (len(train) + len(test)) * (1 + len(encoders)))
+    features = {"pixels": pixel_components(train, test)}
+    for which, encoder in encoders.items():
+        features[which] = extract(encoder, train, device), extract(encoder, test, device)
+        if not all(bool(h.isfinite().all()) for h in features[which]):
             sys.exit(
-                f"{path}: is not an encoder with stem = {params.stem} ({one_line(error)}); `dvc repro` restores it"
+                f"models/{which}.safetensors: gives features that are no numbers; pretrain again, with a smaller lr"
             )
-        features = {
-            f"{part}_features": extract(encoder, labelled[f"{part}_images"], device) for part in ("train", "test")
-        }
-        if not all(bool(x.isfinite().all()) for x in features.values()):
-            sys.exit(f"{path}: gives features that are no numbers; pretrain again, with a smaller lr")
-        labels = {name: labelled[name] for name in LABELS}
-        write_tensors(Path(f"features/{which}.safetensors"), features | labels, names)
+    tensors = {f"{part}_{which}": h for which, both in features.items() for part, h in zip(PARTS, both, strict=True)}
+    labels = {name: labelled[name] for name in LABELS}
+    write_tensors(Path("data/features.safetensors"), tensors | labels, {"encoders": list(features), **names})
+
+
+def load_encoder(path: Path, stem: str) -> Encoder:
+    """Exits with one line if the file holds something else."""
+    encoder = Encoder(stem)
+    try:
+        encoder.load_state_dict(read_tensors(path)[0])
+    except RuntimeError as error:
+        sys.exit(f"{path}: is not an encoder with stem = {stem} ({one_line(error)}); `dvc repro` restores it")
+    return encoder
+
+
+def pixel_components(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in [0, 1] on the principal axes of the training images, at most D: (N, H, W, 3) -> (N, D) float32."""
+
+    def rows(images: Tensor) -> np.ndarray:
+        return images.flatten(1).float().div_(255).numpy()
+
+    pca = PCA(min(FEATURES, *train.flatten(1).shape), svd_solver="covariance_eigh").fit(rows(train))
+    on_train, on_test = (torch.from_numpy(pca.transform(rows(images))) for images in (train, test))
+    return on_train, on_test
 
 
 def folded(encoder: nn.Module) -> nn.Module:

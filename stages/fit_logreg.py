@@ -1,210 +1,175 @@
-"""Stage `fit-logreg`: linear probes on the frozen features of both encoders.
+"""Stage `fit-logreg`: linear probes on the frozen features of every encoder.
 
-1. scikit-learn's LogisticRegression, for all classes and for the first ones. The features are standardised with the
-   training set's mean and deviation. C is chosen on a stratified split of the training set; then the model is fitted
-   to all of it. The test set is scored and never chosen on.
-2. The source experiment's own linear layer on the plain features of the first classes: mini-batches, AdamW, the
+1. scikit-learn's LogisticRegression, for all classes, for the first ones and for the superclasses. C is chosen on a
+   split of the training set; the test set is scored and never chosen on.
+2. Label efficiency: the same for all classes, with few training images per class, drawn several times.
+3. The source experiment's own linear layer on the plain features of the first classes: mini-batches, AdamW, the
    learning rate divided by ten at 60 % and at 80 % of the epochs.
 
-Reads   features/initial.safetensors, features/simclr.safetensors
-Writes  metrics/logreg.json, metrics/linear.json     accuracy, top-5 and loss, and the gain over the initial encoder
+Reads   data/features.safetensors
+Writes  metrics/logreg.json, metrics/linear.json     scores of every encoder, and what SimCLR gains over the others
         plots/logreg_{all,first}_{initial,simclr}.csv  loss and accuracy, a row per L-BFGS iteration
         plots/linear_{initial,simclr}.csv              the same, a row per epoch
+        plots/logreg_C.csv                             validation loss of all classes, a row per candidate for C
+        plots/label_efficiency.csv                     test accuracy, a row per number of training images of each class
         models/classifier.safetensors                  the probe of all classes on SimCLR features
-
-Shapes: N images, D features, K classes.
+        models/predictions.safetensors                 class scores of the test images, all classes, every encoder
 """
 
-import math
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from scipy.stats import binomtest
-from sklearn.callback import ScoringMonitor
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import Generator, Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import MultiStepLR
+from torch import Tensor
 
 from stages.files import read_tensors, write_csv, write_json, write_tensors
 from stages.params import load_params
+from stages.probes import (
+    Probe,
+    Scores,
+    Split,
+    both_scores,
+    draw_labels,
+    fit_linear,
+    fit_probe,
+    interval,
+    paired_gain,
+    rank_of_truth,
+    weights_of,
+)
 from stages.provenance import unchanged
 
-ENCODERS = ("initial", "simclr")
-CONFIDENCE = 0.95
+CURVES = ("initial", "simclr")  # the encoders whose fits are drawn
 
-
-@dataclass(frozen=True)
-class Split:
-    x: Tensor  # (N, D) features
-    y: Tensor  # (N,) class numbers
-
-    def first(self, classes: int) -> "Split":
-        kept = self.y < classes
-        return Split(self.x[kept], self.y[kept])
-
-
-@dataclass(frozen=True)
-class Probe:
-    scaler: StandardScaler
-    model: LogisticRegression
-    curve: list[dict[str, float]]
-    metrics: dict[str, float]
+Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
+Parts = tuple[Split, Split]  # train, test
 
 
 def main() -> None:
     params = load_params()
-    splits = {}
-    for which in ENCODERS:
-        tensors, names = read_tensors(Path(f"features/{which}.safetensors"))
-        splits[which] = tuple(Split(tensors[f"{part}_features"], tensors[f"{part}_fine"]) for part in ("train", "test"))
-    classes = len(names["fine_names"])
+    tensors, notes = read_tensors(Path("data/features.safetensors"))
+    encoders = notes["encoders"]
+    tasks = tasks_of(notes["fine_names"], notes["coarse_names"], params.first_classes)
+    settings = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
 
-    groups = {"all": classes, "first": params.first_classes}
+    def parts(task: Task, encoder: str) -> Parts:
+        labels, count = task
+        train, test = (Split(tensors[f"{part}_{encoder}"], tensors[f"{part}_{labels}"]) for part in ("train", "test"))
+        return train.first(count), test.first(count)
 
-    def probe(count: int, which: str) -> Probe:
-        train, test = (split.first(count) for split in splits[which])
-        scaler = StandardScaler().fit(train.x)
-        train, test = (Split(torch.from_numpy(scaler.transform(split.x)), split.y) for split in (train, test))
-        C, validation = choose_C(train, **params.logreg.model_dump(), seed=params.seed)
-        model, curve = fit_logreg(train, test, C, params.logreg.max_iter)
-        row = curve[-1] | {"C": C, "validation_accuracy": validation}
-        return Probe(scaler, model, curve, row | interval(curve[-1]["test_accuracy"], len(test.y)))
+    def probe(task: Task, encoder: str) -> Probe:
+        watch = encoder in CURVES and task in (tasks["all"], tasks["first"])
+        return fit_probe(*parts(task, encoder), **settings, watch=watch)
 
-    different = list(dict.fromkeys((count, which) for count in groups.values() for which in ENCODERS))
+    def few_labels(encoder: str, per_class: int, draw: int) -> float:
+        train, test = parts(tasks["all"], encoder)
+        train = train.subset(
+            draw_labels(train.y, per_class, [params.seed, per_class, draw])
+        )  # for all encoders the same
+        return both_scores(fit_probe(train, test, **settings).logits, train, test)["test_accuracy"]
+
+    enough = min(tensors["train_fine"].bincount().tolist())
+    per_class = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
+    jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
+    draws = list(product(encoders, per_class, range(params.logreg.draws)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        probes = dict(zip(different, threads.map(probe, *zip(*different, strict=True)), strict=True))
-
-    metrics: dict[str, Any] = {}
-    for group, count in groups.items():
-        metrics[group] = {which: probes[count, which].metrics for which in ENCODERS}
-        metrics[group]["gain"] = gain(metrics[group])
-        for which in ENCODERS:
-            write_csv(Path(f"plots/logreg_{group}_{which}.csv"), probes[count, which].curve)
-    save_classifier(probes[classes, "simclr"], names)
-    write_json(Path("metrics/logreg.json"), metrics)
+        probes = dict(zip(jobs, threads.map(lambda job: probe(*job), jobs), strict=True))
+        accuracies = dict(zip(draws, threads.map(lambda draw: few_labels(*draw), draws), strict=True))
 
     metrics = {}
-    for which in ENCODERS:
-        train, test = (split.first(params.first_classes) for split in splits[which])
-        curve = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
-        metrics[which] = curve[-1] | interval(curve[-1]["test_accuracy"], len(test.y))
-        write_csv(Path(f"plots/linear_{which}.csv"), curve)
-    metrics["gain"] = gain(metrics)
-    write_json(Path("metrics/linear.json"), metrics)
+    for name, task in tasks.items():
+        of_task = {encoder: probes[task, encoder] for encoder in encoders}
+        metrics[name] = compare({encoder: (each.logits, *parts(task, encoder)) for encoder, each in of_task.items()})
+        for encoder, each in of_task.items():
+            C = each.model.C
+            metrics[name][encoder] |= {"C": C, "validation_loss": each.validation[C], "iteration": each.iterations}
+    write_json(Path("metrics/logreg.json"), metrics)
+    for name, encoder in product(("all", "first"), CURVES):
+        write_csv(Path(f"plots/logreg_{name}_{encoder}.csv"), probes[tasks[name], encoder].curve)
+
+    of_all = {encoder: probes[tasks["all"], encoder] for encoder in encoders}
+    grid = sorted(params.logreg.C)
+    write_csv(
+        Path("plots/logreg_C.csv"),
+        [{"C": C} | {encoder: each.validation[C] for encoder, each in of_all.items()} for C in grid],
+    )
+    every_image = {encoder: metrics["all"][encoder]["test_accuracy"] for encoder in encoders}
+    images = len(tensors["train_fine"]) // len(notes["fine_names"])
+    write_csv(Path("plots/label_efficiency.csv"), label_efficiency(accuracies, images, every_image))
+    save_classifier(of_all["simclr"], notes)
+    scores = {encoder: each.logits(tensors[f"test_{encoder}"]) for encoder, each in of_all.items()}
+    write_tensors(Path("models/predictions.safetensors"), scores)
+
+    layers = {}
+    for encoder in encoders:
+        train, test = parts(tasks["first"], encoder)
+        layer, curve = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
+        layers[encoder] = layer, train, test
+        if encoder in CURVES:
+            write_csv(Path(f"plots/linear_{encoder}.csv"), curve)
+    write_json(Path("metrics/linear.json"), compare(layers))
 
 
-def choose_C(train: Split, C: list[float], validation_fraction: float, max_iter: int, seed: int) -> tuple[float, float]:
-    """The C with the best accuracy on a stratified split of the training set, and that accuracy.
-
-    The strongest regularisation wins a tie. Exits if the split cannot hold every class.
-    """
-    try:
-        fit_x, held_x, fit_y, held_y = train_test_split(
-            train.x.numpy(), train.y.numpy(), test_size=validation_fraction, stratify=train.y.numpy(), random_state=seed
-        )
-    except ValueError as error:
-        sys.exit(
-            f"params.yaml: logreg.validation_fraction = {validation_fraction}: {len(train.y)} training images cannot "
-            f"be split so that both parts hold every class ({error})"
-        )
-
-    accuracies = {
-        c: float(LogisticRegression(C=c, max_iter=max_iter).fit(fit_x, fit_y).score(held_x, held_y)) for c in sorted(C)
+def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:
+    """A folder's superclasses are its classes, and its first ones may be all of them: then the tasks are equal."""
+    every = ("fine", len(fine_names))
+    return {
+        "all": every,
+        "first": ("fine", min(first_classes, len(fine_names))),
+        "coarse": every if coarse_names == fine_names else ("coarse", len(coarse_names)),
     }
-    best = max(accuracies, key=accuracies.__getitem__)  # of equals the first
-    return best, accuracies[best]
 
 
-def fit_logreg(train: Split, test: Split, C: float, max_iter: int) -> tuple[LogisticRegression, list[dict[str, float]]]:
-    """Logistic regression on the whole training set, and its scores after every iteration of L-BFGS."""
-
-    def score(model: LogisticRegression, *_: Any) -> dict[str, float]:
-        weight, bias = weights_of(model)
-        return scores(lambda x: x @ weight.T + bias, train, test)
-
-    monitor = ScoringMonitor(scoring=score)
-    model = LogisticRegression(C=C, max_iter=max_iter).set_callbacks(monitor)
-    model.fit(train.x.numpy(), train.y.numpy())
-    iterations = [entry for entry in monitor.get_logs().data if entry["task_name"] == "lbfgs-iter"]
-    curve = [
-        {"iteration": number} | {name: entry[name] for name in entry if name.startswith(("train_", "test_"))}
-        for number, entry in enumerate(iterations, 1)
-    ]
-    return model, curve
-
-
-def weights_of(model: LogisticRegression) -> tuple[Tensor, Tensor]:
-    """(K, D) and (K,): a row and a number for each class, whose softmax is the model's probability."""
-    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-    if len(weight) == 1:  # of two classes, scikit-learn keeps only the second
-        return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
-    return weight, bias
+def compare(probes: Mapping[str, tuple[Callable[[Tensor], Tensor], Split, Split]]) -> dict[str, Any]:
+    """The scores of every encoder's probe, and what SimCLR gains over each other one on the same test images."""
+    metrics: dict[str, Any] = {}
+    right = {}
+    for encoder, (logits, train, test) in probes.items():
+        scores = both_scores(logits, train, test)
+        metrics[encoder] = scores | interval(scores["test_accuracy"], len(test.y))
+        right[encoder] = rank_of_truth(logits(test.x), test.y) <= 1
+    metrics["gain"] = {
+        control: {"train_accuracy": metrics["simclr"]["train_accuracy"] - metrics[control]["train_accuracy"]}
+        | paired_gain(right["simclr"], right[control])
+        for control in probes
+        if control != "simclr"
+    }
+    return metrics
 
 
-def fit_linear(
-    train: Split, test: Split, batch_size: int, epochs: int, lr: float, weight_decay: float, seed: int
-) -> list[dict[str, float]]:
-    """The source experiment's linear layer; its scores after every epoch."""
-    stream = Generator().manual_seed(seed)
-    classes = int(train.y.max()) + 1
-    layer = nn.Linear(train.x.shape[1], classes)
-    bound = train.x.shape[1] ** -0.5  # torch's own initialisation, from this stream
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=stream)
-    optimizer = AdamW(layer.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    schedule = MultiStepLR(optimizer, milestones=[math.ceil(epochs * 0.6), math.ceil(epochs * 0.8)], gamma=0.1)
-    curve = []
-    for epoch in range(1, epochs + 1):
-        for batch in torch.randperm(len(train.y), generator=stream).split(batch_size):
-            F.cross_entropy(layer(train.x[batch]), train.y[batch]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        schedule.step()
-        curve.append({"epoch": epoch} | scores(layer, train, test))
-    return curve
+def label_efficiency(
+    accuracies: Mapping[tuple[str, int, int], float], images: int, every_image: Scores
+) -> list[dict[str, float | str]]:
+    """A row per number of images of each class: mean and standard deviation over the draws, for every encoder.
+
+    accuracies: of (encoder, images of each class, draw). every_image: with all `images` of each class, where there is
+    nothing to draw, so that row, the last, has no deviation.
+    """
+    rows: list[dict[str, float | str]] = []
+    for count in dict.fromkeys(per_class for _, per_class, _ in accuracies):
+        row: dict[str, float | str] = {"images_per_class": count}
+        for encoder in every_image:
+            drawn = [accuracies[key] for key in accuracies if key[:2] == (encoder, count)]
+            row |= {encoder: fmean(drawn), f"{encoder}_sd": stdev(drawn)}
+        rows.append(row)
+    last: dict[str, float | str] = {"images_per_class": images}
+    for encoder, accuracy in every_image.items():
+        last |= {encoder: accuracy, f"{encoder}_sd": ""}
+    return [*rows, last]
 
 
-@torch.inference_mode()
-def scores(logits: Callable[[Tensor], Tensor], train: Split, test: Split) -> dict[str, float]:
-    """Accuracy, top-5 accuracy and mean cross entropy (nats) on both splits. logits: (N, D) -> (N, K)."""
-    result = {}
-    for name, split in (("train", train), ("test", test)):
-        z = logits(split.x)
-        rank = (~(z < z.gather(1, split.y[:, None]))).sum(1)  # of the true class, 1 at best; a NaN or a tie is an error
-        result[f"{name}_accuracy"] = (rank <= 1).float().mean().item()
-        result[f"{name}_top5"] = (rank <= 5).float().mean().item()
-        result[f"{name}_loss"] = F.cross_entropy(z, split.y).item()
-    return result
-
-
-def interval(accuracy: float, images: int) -> dict[str, float]:
-    """The 95 % interval of an accuracy over so many test images (Wilson's score interval)."""
-    low, high = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
-    return {"test_accuracy_low": float(low), "test_accuracy_high": float(high)}
-
-
-def gain(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What SimCLR added to the initial encoder."""
-    return {name: metrics["simclr"][name] - metrics["initial"][name] for name in ("train_accuracy", "test_accuracy")}
-
-
-def save_classifier(probe: Probe, names: dict[str, list[str]]) -> None:
+def save_classifier(probe: Probe, notes: dict[str, Any]) -> None:
     """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
     weight, bias = weights_of(probe.model)
     shift = {"mean": torch.from_numpy(probe.scaler.mean_), "scale": torch.from_numpy(probe.scaler.scale_)}
     tensors = shift | {"weight": weight, "bias": bias}
-    write_tensors(Path("models/classifier.safetensors"), tensors, names)
+    write_tensors(Path("models/classifier.safetensors"), tensors, {"fine_names": notes["fine_names"]})
 
 
 if __name__ == "__main__":
