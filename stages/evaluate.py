@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stages.files import read_tensors, write_csv, write_json, write_tensors
 from stages.params import load_params
-from stages.probes import interval
+from stages.probes import gains, interval
 from stages.provenance import unchanged
 
 READABLE = 20  # classes of a confusion matrix that can be read
@@ -45,18 +45,22 @@ def main() -> None:
     train_labels = torch.stack([tensors["train_fine"], tensors["train_coarse"]], dim=1)
 
     metrics: dict[str, Any] = {"knn_fine": {}, "knn_coarse": {}, "calibration": {}}
+    right: dict[str, dict[str, Tensor]] = {"knn_fine": {}, "knn_coarse": {}}
     nearest = {}
     shown = some_of_each_class(fine, SHOWN_QUERIES, params.seed)
     for encoder in notes["encoders"]:
         knn = fit_knn(tensors[f"train_{encoder}"], train_labels, params.neighbours)
         predicted = torch.from_numpy(knn.predict(tensors[f"test_{encoder}"].numpy()))
         for name, truth, answer in zip(("knn_fine", "knn_coarse"), (fine, coarse), predicted.unbind(1), strict=True):
-            accuracy = (answer == truth).float().mean().item()
+            right[name][encoder] = answer == truth
+            accuracy = right[name][encoder].float().mean().item()
             metrics[name][encoder] = {"test_accuracy": accuracy, **interval(accuracy, len(truth))}
         nearest[encoder] = knn.kneighbors(tensors[f"test_{encoder}"][shown].numpy(), return_distance=False)
         confidence, predicted_class = logits[encoder].softmax(1).max(1)
         bins = reliability(confidence, predicted_class == fine)
         metrics["calibration"][encoder] = {"expected_error": expected_calibration_error(bins)}
+    for name, of_encoders in right.items():
+        metrics[name]["gain"] = gains(of_encoders)
     write_json(Path("metrics/evaluate.json"), metrics)
 
     # From here on, the probe of all classes on SimCLR's features.
@@ -95,6 +99,7 @@ def main() -> None:
         examples,
         {
             "fine_names": notes["fine_names"],
+            "coarse_names": notes["coarse_names"],
             "class_names": names,
             "confused": confused_pairs(fine, predicted, notes["fine_names"])[:SHOWN_PAIRS],
         },

@@ -38,8 +38,8 @@ from stages.probes import (
     draw_labels,
     fit_linear,
     fit_probe,
+    gains,
     interval,
-    paired_gain,
     rank_of_truth,
     weights_of,
 )
@@ -134,13 +134,7 @@ def compare(probes: Mapping[str, tuple[Callable[[Tensor], Tensor], Split, Split]
         scores = both_scores(logits, train, test)
         metrics[encoder] = scores | interval(scores["test_accuracy"], len(test.y))
         right[encoder] = rank_of_truth(logits(test.x), test.y) <= 1
-    metrics["gain"] = {
-        control: {"train_accuracy": metrics["simclr"]["train_accuracy"] - metrics[control]["train_accuracy"]}
-        | paired_gain(right["simclr"], right[control])
-        for control in probes
-        if control != "simclr"
-    }
-    return metrics
+    return metrics | {"gain": gains(right)}
 
 
 def label_efficiency(

@@ -5,7 +5,7 @@ Shapes: N images, D features, K classes.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,11 @@ def interval(accuracy: float, images: int) -> Scores:
     """The 95 % interval of an accuracy over so many test images (Wilson's score interval)."""
     low, high = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
     return {"test_accuracy_low": float(low), "test_accuracy_high": float(high)}
+
+
+def gains(right: Mapping[str, Tensor]) -> dict[str, Scores]:
+    """What SimCLR gains over each other encoder. right: encoder -> (N,) bool, on the same test images."""
+    return {control: paired_gain(right["simclr"], right[control]) for control in right if control != "simclr"}
 
 
 def paired_gain(right: Tensor, right_of_control: Tensor) -> Scores:

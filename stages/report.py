@@ -1,78 +1,222 @@
 """Stage `report`: one self-contained HTML page. It draws and lays out saved numbers and computes none.
 
-Reads   metrics/*.json, plots/*.csv, models/views.safetensors, stages/report.html.jinja
-Writes  report.html, plots/curves.png, plots/views.png
+Reads   metrics/*.json, plots/*.csv, models/{views,examples}.safetensors, params.yaml, stages/report.html.jinja, and of
+        the data and the models their hashes
+Writes  report.html, plots/{accuracy,views,neighbours,maps,mistakes}.png
 """
 
 import base64
 import csv
+import hashlib
 import io
 import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from stages.figures import Table, draw_curves, draw_views
+from stages.figures import (
+    Labels,
+    Table,
+    draw_accuracies,
+    draw_choice_of_c,
+    draw_confusion,
+    draw_curves,
+    draw_fits,
+    draw_label_efficiency,
+    draw_maps,
+    draw_mistakes,
+    draw_neighbours,
+    draw_per_class,
+    draw_reliability,
+    draw_views,
+)
 from stages.files import read_tensors, write_bytes
-from stages.params import load_params
+from stages.params import FILE, load_params
 from stages.provenance import unchanged
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+METRICS = ("pretrain", "logreg", "linear", "evaluate")
+PLOTTED = ("accuracy", "views", "neighbours", "maps", "mistakes")  # also files of their own
+HASHED = ("data/unlabelled", "data/labelled", "models/initial", "models/simclr", "models/classifier")
+PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 
 
 def main() -> None:
     params = load_params()
-    first = f"first {params.first_classes} classes"
-    logreg, linear, pretrain = (
-        json.loads(Path(f"metrics/{name}.json").read_bytes()) for name in ("logreg", "linear", "pretrain")
-    )
-    probes = {
-        title: {which: read_table(Path(f"plots/{name}_{which}.csv")) for which in ("initial", "simclr")}
-        for title, name in (
-            (f"logistic regression, {first}", "logreg_first"),
-            ("logistic regression, all classes", "logreg_all"),
-            (f"linear layer, {first}", "linear"),
-        )
-    }
-    curves = draw_curves(read_table(Path("plots/pretrain.csv")), probes)
-    views = draw_views(**read_tensors(Path("models/views.safetensors"))[0])
-    pictures = {"curves": as_png(curves), "views": as_png(views)}
-    for name, png in pictures.items():
-        write_bytes(Path(f"plots/{name}.png"), png)
+    metrics = {name: json.loads(Path(f"metrics/{name}.json").read_bytes()) for name in METRICS}
+    tables = {path.stem: read_table(path) for path in Path("plots").glob("*.csv")}
+    views = read_tensors(Path("models/views.safetensors"))[0]
+    examples, notes = read_tensors(Path("models/examples.safetensors"))
+    encoders = [name for name in metrics["logreg"]["all"] if name != "gain"]
+    labels = labels_of(encoders, params.weights)
+    results = results_of(metrics, params.first_classes, len(notes["fine_names"]), len(notes["coarse_names"]))
+
+    figures = draw(metrics, tables, views, examples, notes, results, labels)
+    pictures = {name: as_png(figure) for name, figure in figures.items()}
+    for name in PLOTTED:
+        write_bytes(Path(f"plots/{name}.png"), pictures[name])
     page = render(
         data=params.data,
         weights=params.weights,
-        results={
-            f"Logistic regression, {first}": logreg["first"],
-            "Logistic regression, all classes": logreg["all"],
-            f"Linear layer, {first}": linear,
-        },
-        pretrain=pretrain,
+        first_classes=min(params.first_classes, len(notes["fine_names"])),
+        metrics=metrics,
+        epochs=int(metrics["pretrain"]["epoch"]),
+        results=results,
+        labels=labels,
+        confused=notes["confused"],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        params=FILE.read_text(encoding="utf-8"),
+        versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        hashes={f"{name}.safetensors": md5(Path(f"{name}.safetensors")) for name in HASHED},
     )
     write_bytes(Path("report.html"), page.encode())
 
 
+def labels_of(encoders: list[str], weights: str) -> dict[str, str]:
+    """What the page calls the encoders, the one before SimCLR by the weights that it had."""
+    initial = {"random": "untrained", "imagenet": "ImageNet"}[weights]
+    names = {"pixels": "raw pixels", "untrained": "untrained", "initial": initial, "simclr": "SimCLR"}
+    return {name: label for name, label in names.items() if name in encoders}
+
+
+def results_of(metrics: Mapping[str, Any], first: int, classes: int, superclasses: int) -> dict[str, dict[str, Any]]:
+    """Probe -> encoder -> scores. What is the same task (a folder's superclasses are its classes) comes once."""
+    logreg, evaluate = metrics["logreg"], metrics["evaluate"]
+    candidates = {
+        f"logistic regression, first {first} classes": logreg["first"],
+        f"logistic regression, all {classes} classes": logreg["all"],
+        f"logistic regression, {superclasses} superclasses": logreg["coarse"],
+        f"linear layer, first {first} classes": metrics["linear"],
+        f"nearest neighbours, all {classes} classes": evaluate["knn_fine"],
+        f"nearest neighbours, {superclasses} superclasses": evaluate["knn_coarse"],
+    }
+    results: dict[str, dict[str, Any]] = {}
+    for name, scores in candidates.items():
+        if scores not in results.values():
+            results[name] = scores
+    return results
+
+
+def draw(
+    metrics: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    views: Mapping[str, Any],
+    examples: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    labels: Labels,
+) -> dict[str, Figure]:
+    fine_names, pretrain = notes["fine_names"], tables["pretrain"]
+    chosen = {encoder: metrics["logreg"]["all"][encoder]["C"] for encoder in labels}
+    fits = {
+        f"logreg_{group}_{column}": draw_fits(
+            {encoder: tables[f"logreg_{group}_{encoder}"] for encoder in ("initial", "simclr")},
+            labels,
+            column,
+            title,
+            y,
+        )
+        for group, title in (
+            ("first", "Logistic regression, first classes"),
+            ("all", "Logistic regression, all classes"),
+        )
+        for column, y in (("loss", "cross entropy (nats)"), ("accuracy", "accuracy"))
+    }
+    linear = {encoder: tables[f"linear_{encoder}"] for encoder in ("initial", "simclr")}
+    query_fine = examples["query_fine"]
+    found = {
+        encoder: (examples[f"near_{encoder}_images"], examples[f"near_{encoder}_fine"] == query_fine[:, None])
+        for encoder in ("initial", "simclr")
+    }
+    return fits | {
+        "accuracy": draw_accuracies(results, labels),
+        "label_efficiency": draw_label_efficiency(tables["label_efficiency"], labels),
+        "loss": draw_curves(
+            pretrain,
+            {"train_loss": "training views", "heldout_loss": "held-out images"},
+            "Contrastive loss",
+            "NT-Xent (nats)",
+        ),
+        "top1": draw_curves(
+            pretrain,
+            {"train_top1": "training views", "heldout_top1": "held-out images"},
+            "Views that find their partner first",
+            "share of views",
+            percent=True,
+        ),
+        "alignment": draw_curves(
+            pretrain,
+            {"heldout_alignment": "alignment: partners apart", "heldout_uniformity": "uniformity: others together"},
+            "Alignment and uniformity, held-out images",
+            "both are better when lower",
+        ),
+        "rank": draw_curves(
+            pretrain, {"heldout_rank": ""}, "Effective rank of the embeddings, held-out images", "RankMe"
+        ),
+        "linear_loss": draw_fits(linear, labels, "loss", "Linear layer, first classes", "cross entropy (nats)"),
+        "linear_accuracy": draw_fits(linear, labels, "accuracy", "Linear layer, first classes", "accuracy"),
+        "C": draw_choice_of_c(tables["logreg_C"], chosen, labels),
+        "reliability": draw_reliability(
+            tables["reliability"], metrics["evaluate"]["calibration"]["simclr"]["expected_error"]
+        ),
+        "confusion": draw_confusion(
+            tables["confusion"]["actual"], tables["confusion"]["predicted"], notes["class_names"]
+        ),
+        "per_class": draw_per_class(tables["per_class"], "Accuracy of the classes"),
+        "views": draw_views(**views),
+        "neighbours": draw_neighbours(
+            examples["query_images"], [fine_names[label] for label in query_fine], found, labels
+        ),
+        "maps": draw_maps(
+            {encoder: examples[f"map_{encoder}"] for encoder in ("initial", "simclr")},
+            examples["map_class"],
+            notes["class_names"],
+            labels,
+        ),
+        "mistakes": draw_mistakes(
+            examples["wrong_images"],
+            [fine_names[label] for label in examples["wrong_fine"]],
+            [fine_names[label] for label in examples["wrong_predicted"]],
+            examples["wrong_confidence"],
+        ),
+    }
+
+
 def read_table(path: Path) -> Table:
-    """The columns of a CSV file of numbers."""
+    """The columns of a CSV file, as numbers where all that is there is one; an empty number is NaN."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
+    for name, column in columns.items():
+        try:
+            columns[name] = [float(value or "nan") for value in column]
+        except ValueError:
+            continue  # names of classes
+    return columns
 
 
 def as_png(figure: Figure) -> bytes:
     """The same bytes for the same figure: DVC hashes them, so there is no date in them."""
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
     return png.getvalue()
+
+
+def md5(path: Path) -> str:
+    """As in dvc.lock."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def render(**content: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["points"] = lambda share: f"{100 * share:+.1f}"
+    environment.filters["points"] = lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
 
 
