@@ -44,12 +44,13 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
             f"logreg.validation_fraction = {fraction}: {sum(sizes.train)} training images of {classes} classes cannot "
             f"be split so that both parts hold every class (the smallest class has {min(sizes.train)})"
         )
-    found += [
-        f"logreg.labels_per_class = {count}: cannot be split by logreg.validation_fraction = {fraction} so that both "
-        "parts hold every class; leave it out, or change the fraction"
-        for count in params.logreg.labels_per_class
-        if count < min(sizes.train) and not can_be_split([count] * classes, fraction)
-    ]
+    else:
+        found += [
+            f"logreg.labels_per_class = {count}: cannot be split by logreg.validation_fraction = {fraction} so that "
+            "both parts hold every class; leave it out, or change the fraction"
+            for count in params.logreg.labels_per_class
+            if count < min(sizes.train) and not can_be_split([count] * classes, fraction)
+        ]
     return found
 
 

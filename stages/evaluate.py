@@ -134,13 +134,13 @@ def expected_calibration_error(bins: list[dict[str, float]]) -> float:
 
 
 def per_class(truth: Tensor, predicted: Tensor, names: list[str]) -> list[dict[str, Any]]:
-    """Accuracy of every class that has test images, the lowest first."""
+    """Accuracy of every class that has test images, the lowest first, which has rank 1."""
     rows = [
         {"class": name, "accuracy": (predicted[shown] == label).float().mean().item(), "images": int(shown.sum())}
         for label, name in enumerate(names)
         if (shown := truth == label).any()
     ]
-    return sorted(rows, key=lambda row: row["accuracy"])
+    return [{"rank": rank, **row} for rank, row in enumerate(sorted(rows, key=lambda row: row["accuracy"]), 1)]
 
 
 def confused_pairs(truth: Tensor, predicted: Tensor, names: list[str]) -> list[dict[str, Any]]:

@@ -157,7 +157,7 @@ def draw_confusion(actual: Sequence[str], predicted: Sequence[str], names: Seque
 
 def draw_per_class(table: Table, title: str) -> Figure:
     """Sorted accuracy of the classes; of many, the worst and the best."""
-    rows = sorted(zip(table["class"], table["accuracy"], strict=True), key=lambda row: row[1])
+    rows = list(zip(table["class"], table["accuracy"], strict=True))
     if len(rows) > 2 * LISTED:
         rows = [*rows[:LISTED], ("…", np.nan), *rows[-LISTED:]]
     figure, axis = _panel(title, "test accuracy", "", (5.6, 0.24 * len(rows) + 1.1))
