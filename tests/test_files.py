@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.files import read_tensors, replacing, write_bytes, write_csv, write_json, write_tensors
+from stages.files import read_tensors, replacing, require_room, write_bytes, write_csv, write_json, write_tensors
 
 
 def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -64,6 +64,14 @@ def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SystemExit, match=r"cannot be written .*File exists"):
         write_tensors(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
+
+
+def test_too_little_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+    require_room(tmp_path / "new" / "file", 1)
+    with pytest.raises(SystemExit, match=r"file: 1000000000\.00 GB are needed and .* GB are free") as stopped:
+        require_room(tmp_path / "new" / "file", 10**18)
+    assert "\n" not in str(stopped.value.code)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:

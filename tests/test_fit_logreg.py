@@ -70,9 +70,8 @@ def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(tmp_path: Path, m
         folder.mkdir()
         monkeypatch.chdir(folder)
         params = (Path(__file__).parent.parent / "params.yaml").read_text()
-        params = params.replace("labels_per_class: [10,", "labels_per_class: [5, 10,").replace(
-            "epochs: 100", "epochs: 3"
-        )
+        for old, new in (("labels_per_class: [10,", "labels_per_class: [5, 10,"), ("epochs: 100", "epochs: 3")):
+            params = params.replace(old, new)
         (folder / "params.yaml").write_text(params)
         train, test = clusters(120, 10), clusters(100, 10, seed=1)
         tensors = {

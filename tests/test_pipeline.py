@@ -14,9 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
+from test_report import CHROMIUM, browse
 
 ROOT = Path(__file__).parent.parent
-TINY = {"data": "folder", "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2}
+TINY = {
+    "data": "folder", "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2,
+    "logreg.labels_per_class": "[6]", "logreg.draws": 2,
+}  # fmt: skip
+PLOTS_PAGE = ROOT / ".venv/plots.html"
+RESULTS = ("metrics", "plots", "models", "data")
 
 
 class Clone:
@@ -105,9 +112,9 @@ def test_a_second_repro_does_nothing_and_everything_is_clean(clone: Clone) -> No
 
 
 def test_a_forced_repro_gives_the_same_bytes(clone: Clone) -> None:
-    before = clone.bytes("metrics", "plots", "models", "features")
+    before = clone.bytes(*RESULTS)
     clone.run("dvc repro --force")
-    assert clone.bytes("metrics", "plots", "models", "features") == before
+    assert clone.bytes(*RESULTS) == before
 
 
 def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_with_the_same_bytes(clone: Clone) -> None:
@@ -126,16 +133,16 @@ def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(clo
     start = time.monotonic()
     clone.run("dvc exp run --force -S epochs=20")  # so that most of the time is training
     duration = time.monotonic() - start
-    before = clone.bytes("metrics", "plots", "models", "features", "data")
+    before = clone.bytes(*RESULTS)
     resumed = 0
     for moment in np.random.default_rng(0).uniform(0, duration, 20):
         # Without the lock file and the cache, DVC can neither skip a stage nor restore its outputs.
-        clone.run("rm -rf dvc.lock .dvc/cache data models features")
+        clone.run("rm -rf dvc.lock .dvc/cache data models")
         end = time.monotonic() + moment
         clone.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
         resumed += len(clone.kept_states())
         output = clone.run("dvc repro")
-        assert clone.bytes("metrics", "plots", "models", "features", "data") == before, output
+        assert clone.bytes(*RESULTS) == before, output
         assert clone.kept_states() == []
     print(f"{resumed} of 20 moments were in the training and went on from a kept epoch")
     assert resumed > 0
@@ -181,7 +188,7 @@ def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_ca
 def test_a_probe_parameter_refits_the_probe_alone(clone: Clone) -> None:
     output = clone.run("dvc exp run -S logreg.max_iter=5")
     ran = [line for line in output.splitlines() if line.startswith("Running stage")]
-    assert ran == ["Running stage 'fit-logreg':", "Running stage 'report':"]
+    assert ran == [f"Running stage '{stage}':" for stage in ("check", "fit-logreg", "evaluate", "report")]
     clone.run("touch params.yaml && git checkout -q . && dvc checkout -q")
 
 
@@ -229,19 +236,45 @@ def test_a_new_image_reruns_the_download(clone: Clone, images: Path) -> None:
         ("batch_size=1", "params.yaml: batch_size = 1 (int): input should be greater than or equal to 2"),
         ("batch_size=30", "params.yaml: batch_size = 30: 36 unlabelled images do not fill two batches"),
         ("first_classes=4", "params.yaml: first_classes = 4: the data have 3 classes"),
+        ("logreg.validation_fraction=0.01", "params.yaml: logreg.validation_fraction = 0.01: 36 training images"),
     ],
 )
 def test_a_mistake_fails_in_one_line_and_nothing_is_lost(clone: Clone, change: str, expected: str) -> None:
-    before = clone.bytes("metrics", "plots", "models", "features", "data")
+    before = clone.bytes(*RESULTS)
     output = clone.run(f"dvc exp run -S {change}", fails=True)
     assert expected in output
     assert "Traceback" not in output
+    # The first stage failed, so that no other one's outputs have been deleted.
+    del before["data/checked.txt"]
+    assert clone.bytes(*RESULTS) == before
     # The touch is for git, which compares whole seconds and sizes: DVC writes params.yaml twice in a second, and git
     # then does not see a change to a value of the same length.
     clone.run("touch params.yaml && git checkout params.yaml")
     assert "Running stage" not in clone.run("dvc repro")
-    assert clone.bytes("metrics", "plots", "models", "features", "data") == before
     assert "Data and pipelines are up to date" in clone.run("dvc status")
+
+
+def test_a_change_to_a_picture_draws_the_report_again_and_nothing_else(clone: Clone) -> None:
+    drawn = clone.path / "stages/figures.py"
+    code = drawn.read_text()
+    drawn.write_text(code.replace("SIZE = (5.6, 3.7)", "SIZE = (5.7, 3.7)"))
+    output = clone.run("dvc repro")
+    drawn.write_text(code)
+    assert [line for line in output.splitlines() if line.startswith("Running stage")] == ["Running stage 'report':"]
+    clone.run("git checkout -q . && dvc checkout -q")
+
+
+@pytest.mark.skipif(CHROMIUM is None or not PLOTS_PAGE.exists(), reason="needs Debian's chromium, and make's page")
+def test_every_plot_of_a_comparison_is_drawn_without_the_internet(clone: Clone, tmp_path: Path) -> None:
+    clone.run("dvc exp run -q --temp --name warmer -S temperature=0.5")
+    clone.run(f"dvc plots diff HEAD warmer --html-template {PLOTS_PAGE} --out {tmp_path}/plots")
+    page = tmp_path / "plots/index.html"
+    dom, requested, errors = browse(page, tmp_path)
+    expected = page.read_text().count("vegaEmbed('#")
+    assert expected >= len(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"])
+    assert dom.count('class="marks"') == expected
+    assert (requested, errors) == ([], [])
+    assert '"rev": "warmer"' in page.read_text()
 
 
 def test_metrics_differ_between_commits_in_a_fresh_clone_without_the_cache(clone: Clone, tmp_path: Path) -> None:
