@@ -10,8 +10,6 @@ import os
 import platform
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +22,13 @@ from pathlib import Path
 import torch
 import torchvision
 from kornia import augmentation as kornia
-from ruamel.yaml import YAML
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from benchmarks import lightly_simclr, textbook
+from benchmarks import lightly_simclr, memory, textbook
 from benchmarks.arithmetic import simclr_step_flop
 from stages.augment import augment
 from stages.contrastive import projection_head
@@ -40,9 +37,9 @@ from stages.download import starting_weights
 from stages.encoder import FEATURES, Encoder
 from stages.extract_features import extract
 from stages.files import write_tensors
-from stages.fit_logreg import Split, choose_C
 from stages.params import load_params
 from stages.pretrain import View, random_stream, set_up, train_epoch
+from stages.probes import Split, validate_C
 from stages.sample import generate_sample
 
 ROUNDS = 3
@@ -251,15 +248,15 @@ def extraction() -> Figures:
 def grid_search() -> Figures:
     """Seconds to choose C twice, as for two encoders: in float64 as scikit-learn comes, and as our stage does."""
     train = untrained_features()
-    settings = PARAMS.logreg.model_dump() | {"seed": PARAMS.seed}
+    settings = PARAMS.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": PARAMS.seed}
 
     def stock() -> None:
         for _ in range(2):
-            choose_C(Split(train.x.double(), train.y), **settings)
+            validate_C(Split(train.x.double(), train.y), **settings)
 
     def ours() -> None:
         with threadpool_limits(1), ThreadPoolExecutor() as threads:
-            list(threads.map(lambda _: choose_C(train, **settings), range(2)))
+            list(threads.map(lambda _: validate_C(train, **settings), range(2)))
 
     return {"stock grid": seconds_of(stock), "grid": seconds_of(ours)}
 
@@ -285,31 +282,14 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def whole_stage(images: int = 50_000) -> tuple[float, float]:
-    """One epoch of the stage itself, `python -m stages.pretrain`, in a process of its own: (minutes, peak GB)."""
-    with tempfile.TemporaryDirectory() as folder:
-        params = YAML().load(ROOT / "params.yaml")
-        YAML().dump(params | {"epochs": 1}, Path(folder) / "params.yaml")
-        for name in ("stages", "dvc.yaml"):
-            (Path(folder) / name).symlink_to(ROOT / name)
-        noise = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
-        write_tensors(Path(folder) / "data/unlabelled.safetensors", {"images": noise})
-        write_tensors(Path(folder) / "data/resnet18.safetensors", starting_weights(None, PARAMS.seed))
-        start = time.perf_counter()
-        # The stage says itself what its peak was: the kernel's account of a child begins with its parent's memory.
-        script = (
-            "import runpy; runpy.run_module('stages.pretrain', run_name='__main__'); "
-            "print(open('/proc/self/status').read())"
-        )
-        stage = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        kilobytes = re.search(r"VmHWM:\s+(\d+) kB", stage.stdout)
-        assert kilobytes
-        return (time.perf_counter() - start) / 60, int(kilobytes[1]) * 1024 / 1e9
+    """One epoch of `python -m stages.pretrain` in a process of its own: minutes, and peak memory in GB."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        memory.set_up(folder, {"epochs": 1})
+        write_tensors(folder / "data/unlabelled.safetensors", {"images": memory.noise(images)})
+        write_tensors(folder / "data/resnet18.safetensors", starting_weights(None, PARAMS.seed))
+        seconds, gigabytes = memory.run_stage("pretrain", folder)
+        return seconds / 60, gigabytes
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ Writes  metrics/logreg.json, metrics/linear.json     scores of every encoder, an
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -45,6 +46,7 @@ from stages.probes import (
 )
 from stages.provenance import unchanged
 
+FEATURES = Path("data/features.safetensors")
 CURVES = ("initial", "simclr")  # the encoders whose fits are drawn
 
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
@@ -53,8 +55,13 @@ Parts = tuple[Split, Split]  # train, test
 
 def main() -> None:
     params = load_params()
-    tensors, notes = read_tensors(Path("data/features.safetensors"))
+    tensors, notes = read_tensors(FEATURES)
     encoders = notes["encoders"]
+    for encoder in encoders:
+        if not all(bool(tensors[f"{part}_{encoder}"].isfinite().all()) for part in ("train", "test")):
+            sys.exit(
+                f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes them anew"
+            )
     tasks = tasks_of(notes["fine_names"], notes["coarse_names"], params.first_classes)
     settings = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
 

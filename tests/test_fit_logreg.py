@@ -62,6 +62,34 @@ def test_saved_classifier_predicts_what_the_fitted_one_does(
     np.testing.assert_allclose(logits.softmax(1), expected, atol=1e-5)
 
 
+def write_features(folder: Path, labels_shift: int = 0) -> None:
+    """Clusters as the features of every encoder, with other test labels where asked; and parameters for few fits."""
+    params = (Path(__file__).parent.parent / "params.yaml").read_text()
+    for old, new in (("labels_per_class: [10,", "labels_per_class: [5, 10,"), ("epochs: 100", "epochs: 3")):
+        params = params.replace(old, new)
+    (folder / "params.yaml").write_text(params)
+    train, test = clusters(120, 10), clusters(100, 10, seed=1)
+    tensors = {
+        "train_fine": train.y, "train_coarse": train.y // 5,
+        "test_fine": (test.y + labels_shift) % 10, "test_coarse": test.y // 5,
+    }  # fmt: skip
+    encoders = ["pixels", "initial", "simclr"]
+    for which in encoders:
+        tensors |= {f"train_{which}": train.x.clone(), f"test_{which}": test.x.clone()}
+    names = {"fine_names": [str(number) for number in range(10)], "coarse_names": ["low", "high"]}
+    write_tensors(folder / stage.FEATURES, tensors, {"encoders": encoders, **names})
+
+
+def test_features_that_are_no_numbers_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path)
+    tensors, notes = read_tensors(stage.FEATURES)
+    tensors["test_initial"] = tensors["test_initial"].index_fill(0, torch.tensor(7), torch.nan)
+    write_tensors(stage.FEATURES, tensors, notes)
+    with pytest.raises(SystemExit, match=r"^data/features\.safetensors: features of initial are no numbers"):
+        stage.main()
+
+
 def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole stage, run twice with different test labels: everything but the test scores is the same."""
     metrics, classifiers = [], []
@@ -69,21 +97,7 @@ def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(tmp_path: Path, m
         folder = tmp_path / str(shift)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        params = (Path(__file__).parent.parent / "params.yaml").read_text()
-        for old, new in (("labels_per_class: [10,", "labels_per_class: [5, 10,"), ("epochs: 100", "epochs: 3")):
-            params = params.replace(old, new)
-        (folder / "params.yaml").write_text(params)
-        train, test = clusters(120, 10), clusters(100, 10, seed=1)
-        tensors = {
-            "train_fine": train.y, "train_coarse": train.y // 5,
-            "test_fine": (test.y + shift) % 10, "test_coarse": test.y // 5,
-        }  # fmt: skip
-        for which in ("pixels", "initial", "simclr"):
-            tensors |= {f"train_{which}": train.x.clone(), f"test_{which}": test.x.clone()}
-        names = {"fine_names": [str(number) for number in range(10)], "coarse_names": ["low", "high"]}
-        write_tensors(
-            folder / "data/features.safetensors", tensors, {"encoders": ["pixels", "initial", "simclr"], **names}
-        )
+        write_features(folder, shift)
         stage.main()
         metrics.append((folder / "metrics/logreg.json").read_text())
         classifiers.append((folder / "models/classifier.safetensors").read_bytes())
