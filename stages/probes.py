@@ -86,6 +86,8 @@ def validate_C(
         fit_x, held_x, fit_y, held_y = train_test_split(
             train.x.numpy(), train.y.numpy(), test_size=validation_fraction, stratify=train.y.numpy(), random_state=seed
         )
+        if not len(np.unique(fit_y)) == len(np.unique(held_y)) == len(train.y.unique()):
+            raise ValueError("a small class would be on one side only")
     except ValueError as error:
         sys.exit(
             f"params.yaml: logreg.validation_fraction = {validation_fraction}: {len(train.y)} training images cannot "

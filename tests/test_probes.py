@@ -88,6 +88,12 @@ def test_a_split_that_cannot_hold_every_class_is_refused_in_one_line() -> None:
         validate_C(clusters(5), GRID, 0.2, 100, seed=0)
 
 
+def test_a_split_that_leaves_a_small_class_on_one_side_is_refused_too() -> None:
+    uneven = Split(torch.randn(8, 3), torch.tensor([0] * 6 + [1] * 2))
+    with pytest.raises(SystemExit, match="a small class would be on one side only"):
+        validate_C(uneven, GRID, 0.25, 100, seed=0)
+
+
 def test_curve_ends_at_the_fitted_model_and_reaches_the_known_optimum() -> None:
     train, test = clusters(200), clusters(80, seed=1)
     model, curve = fit_logreg(train, 0.1, 1000, test)
