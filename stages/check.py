@@ -8,9 +8,11 @@ Reads   params.yaml; of a folder of images, which files it holds
 Writes  data/checked.txt
 """
 
-import math
 import sys
 from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import train_test_split
 
 from stages.dataset import Sizes
 from stages.files import write_bytes
@@ -38,8 +40,8 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
             f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
             "(one to train on, one held out); take a smaller batch or add images"
         )
-    fraction = params.logreg.validation_fraction
-    if not (can_be_split(sizes.train, fraction) and can_be_split(sizes.train[: params.first_classes], fraction)):
+    fraction, seed = params.logreg.validation_fraction, params.seed
+    if not all(can_be_split(part, fraction, seed) for part in (sizes.train, sizes.train[: params.first_classes])):
         found.append(
             f"logreg.validation_fraction = {fraction}: {sum(sizes.train)} training images of {classes} classes cannot "
             f"be split so that both parts hold every class (the smallest class has {min(sizes.train)})"
@@ -49,15 +51,22 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
             f"logreg.labels_per_class = {count}: cannot be split by logreg.validation_fraction = {fraction} so that "
             "both parts hold every class; leave it out, or change the fraction"
             for count in params.logreg.labels_per_class
-            if count < min(sizes.train) and not can_be_split([count] * classes, fraction)
+            if count < min(sizes.train) and not can_be_split([count] * classes, fraction, seed)
         ]
     return found
 
 
-def can_be_split(per_class: list[int], fraction: float) -> bool:
-    """Whether scikit-learn can put images of every class on both sides of a stratified split."""
-    held = math.ceil(fraction * sum(per_class))
-    return min(per_class) >= 2 and len(per_class) <= held <= sum(per_class) - len(per_class)
+def can_be_split(per_class: list[int], fraction: float, seed: int) -> bool:
+    """Whether every class gets images on both sides of the stratified split that fit-logreg will make.
+
+    scikit-learn itself looks only at how many images each side has: of 6 and 2, a quarter is two of the first class.
+    """
+    labels = np.repeat(np.arange(len(per_class)), per_class)
+    try:
+        parts = train_test_split(labels, test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError:
+        return False
+    return all(len(np.unique(part)) == len(per_class) for part in parts)
 
 
 if __name__ == "__main__":

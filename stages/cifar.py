@@ -40,7 +40,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     """The archive, for reading; exits with one line where that, or what is made of its members, fails."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            # Such a member leads back to itself or before: Python 3.11.13 and older would read it again and again.
+            # Such a member leads back to itself: Pythons without the cure of CVE-2025-8194 read it again and again.
             if any(member.size < 0 for member in tar):
                 raise ValueError("has a member of a size below zero")
             yield tar

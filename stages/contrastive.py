@@ -80,7 +80,7 @@ def embedding_health(first: Tensor, second: Tensor) -> dict[str, Tensor]:
 
 def uniformity(x: Tensor) -> Tensor:
     """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere: (N, P) -> scalar."""
-    return F.pdist(x).square().mul(-2).exp().mean().log()
+    return F.pdist(x).square_().mul_(-2).exp_().mean().log()
 
 
 def effective_rank(z: Tensor) -> Tensor:

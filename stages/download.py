@@ -9,8 +9,10 @@ Downloaded files stay in the user's cache folder (`~/.cache/simclr-dvc`, or belo
 which deletes a stage's outputs before it runs, leaves them alone.
 """
 
+import ftplib
 import hashlib
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from stages.cifar import load_cifar
 from stages.dataset import Dataset
-from stages.files import one_line, require_room, write_tensors
+from stages.files import one_line, require_room, shortened, write_tensors
 from stages.folder import load_folder
 from stages.params import load_params
 from stages.provenance import unchanged
@@ -87,14 +89,18 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
     Exits with one line that names the file, what was expected and what to do.
     """
     if mirror is not None and "://" not in mirror:
-        path = Path(mirror).expanduser() / archive.name
-        if not path.is_file():
-            sys.exit(f"{path}: not found; put {archive.site}{archive.name} there, or set mirror to where it is")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        shown = f"{shortened(str(Path(mirror)))}/{archive.name}"
+        try:
+            path = Path(mirror).expanduser() / archive.name
+            if not path.is_file():
+                sys.exit(f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is")
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, RuntimeError) as error:  # a name longer than the system allows; ~ of a user there isn't
+            sys.exit(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is")
         if found != archive.sha256:
             sys.exit(
-                f"{path}: SHA-256 is {found}, expected {archive.sha256}: cut short, damaged or another file; "
+                f"{shown}: SHA-256 is {found}, expected {archive.sha256}: cut short, damaged or another file; "
                 f"get it again from {archive.site}{archive.name}"
             )
         return path
@@ -110,9 +116,9 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
             retry_if_failed=TRIES - 1,
         )
         return Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
-    except (OSError, ValueError, requests.RequestException) as error:
+    except (ftplib.Error, EOFError, OSError, ValueError, requests.RequestException) as error:
         sys.exit(
-            f"{site}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
+            f"{shortened(site)}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
             f"({one_line(error)}); try again later, or get the file by hand and set mirror to the folder that holds it"
         )
 
@@ -123,9 +129,10 @@ def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
     resnet = torchvision.models.resnet18()
     if imagenet:
         try:
-            resnet.load_state_dict(torch.load(imagenet, weights_only=True))  # tensors, never code
+            with warnings.catch_warnings(action="ignore"):
+                resnet.load_state_dict(torch.load(imagenet, weights_only=True))  # tensors, never code
         except Exception as error:  # whatever broken bytes make zip, pickle or PyTorch raise
-            sys.exit(f"{imagenet}: is not torchvision's ResNet-18 ({one_line(error)}); get it again")
+            sys.exit(f"{shortened(str(imagenet))}: is not torchvision's ResNet-18 ({one_line(error)}); get it again")
     return resnet.state_dict()
 
 

@@ -4,7 +4,8 @@ Reads   data/features.safetensors, models/predictions.safetensors, data/labelled
 Writes  metrics/evaluate.json     accuracy of the nearest neighbours, calibration of the probes
         plots/reliability.csv     accuracy against confidence, a row per bin (SimCLR)
         plots/per_class.csv       test accuracy of every class, the worst first (SimCLR)
-        plots/confusion.csv       the class that a test image shows and the predicted one (superclasses of more than 20)
+        plots/confusion.csv       what a test image shows and what was predicted: classes, superclasses where there
+                                  are more than 20, or the 20 worst classes where there are no superclasses
         models/examples.safetensors   what the report shows: wrong images, nearest neighbours, maps; names as notes
 
 Shapes: N images, D features, K classes.
@@ -67,8 +68,10 @@ def main() -> None:
     probabilities = logits["simclr"].softmax(1)
     confidence, predicted = probabilities.max(1)
     write_csv(Path("plots/reliability.csv"), reliability(confidence, predicted == fine))
-    write_csv(Path("plots/per_class.csv"), per_class(fine, predicted, notes["fine_names"]))
-    names, of_fine = readable_classes(fine, coarse, notes["fine_names"], notes["coarse_names"])
+    accuracies = per_class(fine, predicted, notes["fine_names"])
+    write_csv(Path("plots/per_class.csv"), accuracies)
+    worst = [row["class"] for row in accuracies]
+    names, of_fine = readable_classes(fine, coarse, notes["fine_names"], notes["coarse_names"], worst)
     write_csv(
         Path("plots/confusion.csv"),
         [{"actual": names[of_fine[a]], "predicted": names[of_fine[b]]} for a, b in zip(fine, predicted, strict=True)],
@@ -76,8 +79,9 @@ def main() -> None:
 
     wrong = confidently_wrong(confidence, predicted, fine, SHOWN_MISTAKES)
     mapped = torch.from_numpy(np.random.default_rng(params.seed).permutation(len(fine))[:MAPPED])
-    with ThreadPoolExecutor(len(MAPS)) as threads:
-        maps = threads.map(lambda encoder: project(tensors[f"test_{encoder}"][mapped], params.seed), MAPS)
+    # One thread each, so that two runs give the same map; OpenBLAS' limit is the process's.
+    with threadpool_limits(1), ThreadPoolExecutor(len(MAPS)) as threads:
+        maps = list(threads.map(lambda encoder: project(tensors[f"test_{encoder}"][mapped], params.seed), MAPS))
     examples = {
         "wrong_images": images["test_images"][wrong],
         "wrong_fine": fine[wrong],
@@ -162,13 +166,20 @@ def confidently_wrong(confidence: Tensor, predicted: Tensor, truth: Tensor, coun
 
 
 def readable_classes(
-    fine: Tensor, coarse: Tensor, fine_names: list[str], coarse_names: list[str]
+    fine: Tensor, coarse: Tensor, fine_names: list[str], coarse_names: list[str], worst: list[str]
 ) -> tuple[list[str], list[int]]:
-    """The names of at most 20 classes, or of the superclasses of more; and for each class the number of its name."""
+    """At most 20 names to show, and for each class the number of its own.
+
+    They are those of the classes; of the superclasses where there are more classes than 20; or, where there are no
+    superclasses (or too many of them), of the first of the `worst` classes, with one name for all others.
+    """
     if len(fine_names) <= READABLE:
         return fine_names, list(range(len(fine_names)))
-    superclass = dict(zip(fine.tolist(), coarse.tolist(), strict=True))
-    return coarse_names, [superclass.get(label, 0) for label in range(len(fine_names))]
+    if coarse_names != fine_names and len(coarse_names) <= READABLE:
+        superclass = dict(zip(fine.tolist(), coarse.tolist(), strict=True))
+        return coarse_names, [superclass.get(label, 0) for label in range(len(fine_names))]
+    shown = worst[: READABLE - 1]
+    return [*shown, "all others"], [shown.index(name) if name in shown else len(shown) for name in fine_names]
 
 
 def some_of_each_class(y: Tensor, count: int, seed: int) -> Tensor:
@@ -180,8 +191,10 @@ def some_of_each_class(y: Tensor, count: int, seed: int) -> Tensor:
 
 
 def project(x: Tensor, seed: int) -> Tensor:
-    """t-SNE of cosine distances on one thread, so that two runs give the same map: (N, D) -> (N, 2)."""
-    with threadpool_limits(1):
+    """t-SNE of cosine distances: (N, D) -> (N, 2). Equal rows, which it can't place, all come to the origin."""
+    if bool((x == x[0]).all()):
+        return torch.zeros(len(x), 2)
+    with threadpool_limits(1):  # OpenMP's limit is a thread's
         tsne = TSNE(perplexity=min(30, (len(x) - 1) / 3), metric="cosine", init="pca", random_state=seed)
         return torch.from_numpy(tsne.fit_transform(x.numpy()))
 

@@ -2,7 +2,7 @@
 
 The projection head is gone (section 4.2 of the paper: h serves better than z). No augmentation, every image once.
 The controls: the encoder as it was before SimCLR, an untrained one where that had ImageNet's weights, and the pixels
-themselves, reduced to as many numbers by a PCA of the training images.
+themselves, in as many numbers by a PCA of the training images.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
 Writes  data/features.safetensors   {train,test}_{pixels,untrained,initial,simclr} (N, 512) float32, the fine and coarse
@@ -10,12 +10,14 @@ Writes  data/features.safetensors   {train,test}_{pixels,untrained,initial,simcl
 """
 
 import copy
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.linalg import hadamard
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -51,9 +53,10 @@ def main() -> None:
     for which, encoder in encoders.items():
         features[which] = extract(encoder, train, device), extract(encoder, test, device)
         if not all(bool(h.isfinite().all()) for h in features[which]):
-            sys.exit(
-                f"models/{which}.safetensors: gives features that are no numbers; pretrain again, with a smaller lr"
+            advice = (
+                "pretrain again, with a smaller lr" if which == "simclr" else "`dvc repro -f download` makes it anew"
             )
+            sys.exit(f"features of the encoder {which} are no numbers; {advice}")
     tensors = {f"{part}_{which}": h for which, both in features.items() for part, h in zip(PARTS, both, strict=True)}
     labels = {name: labelled[name] for name in LABELS}
     write_tensors(Path("data/features.safetensors"), tensors | labels, {"encoders": list(features), **names})
@@ -70,7 +73,12 @@ def load_encoder(path: Path, stem: str) -> Encoder:
 
 
 def pixel_components(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in [0, 1] on the principal axes of the training images, at most D: (N, H, W, 3) -> (N, D) float32."""
+    """Pixels in [0, 1] in the space of the first D principal axes of the training images: (N, H, W, 3) -> (N, D).
+
+    On axes of that space that all have the same variance, by a Hadamard matrix, which changes no distance: the probes
+    standardise what they get, and on the principal axes themselves that would make the last ones, which are noise, as
+    large as the first (46 % instead of 69 % on the sample's first ten classes).
+    """
 
     def rows(images: Tensor) -> np.ndarray:
         return images.flatten(1).float().div_(255).numpy()
@@ -78,8 +86,10 @@ def pixel_components(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     # Both are exact; which is faster depends on what there is more of.
     shape = train.flatten(1).shape
     solver = "covariance_eigh" if shape[0] > shape[1] else "full"
-    pca = PCA(min(FEATURES, *shape), svd_solver=solver).fit(rows(train))
-    on_train, on_test = (torch.from_numpy(pca.transform(rows(images))) for images in (train, test))
+    components = min(FEATURES, shape[0] - 1, shape[1])  # N centred rows have N - 1 dimensions
+    pca = PCA(components, svd_solver=solver).fit(rows(train))
+    turn = hadamard(FEATURES, dtype=np.float32)[:components] / np.float32(math.sqrt(FEATURES))
+    on_train, on_test = (torch.from_numpy(pca.transform(rows(images)) @ turn) for images in (train, test))
     return on_train, on_test
 
 

@@ -19,7 +19,7 @@ BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", 
 # Colour and marker of each encoder, everywhere.
 STYLES = {"pixels": (GRAY, "s"), "untrained": (PURPLE, "^"), "initial": (ORANGE, "D"), "simclr": (BLUE, "o")}
 TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
-MARKERS = "o^s*"  # of classes beyond the tenth, the twentieth, ...
+MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
 SIZE = (5.6, 3.7)  # inches, of one panel
 
@@ -27,6 +27,7 @@ Table = Mapping[str, Sequence[Any]]  # columns
 Labels = Mapping[str, str]  # encoder -> what to call it
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
+mpl.rcParams["text.parse_math"] = False  # a class may be called $
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Mapping[str, float]]], labels: Labels) -> Figure:
@@ -235,17 +236,17 @@ def draw_maps(maps: Mapping[str, Tensor], classes: Tensor, class_names: Sequence
     """Points of each encoder's map, coloured by class. maps: encoder -> (N, 2); classes (N,)."""
     figure = Figure(figsize=(5 * len(maps), 5.9), layout="constrained")
     for axis, (encoder, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
-        for label, name in enumerate(class_names):
-            colour, marker = TEN[label % len(TEN)], MARKERS[label // len(TEN) % len(MARKERS)]
+        handles = []
+        for label in range(len(class_names)):
+            colour, marker = TEN[label % len(TEN)], MARKERS[label // len(TEN)]
             x, y = points[classes == label].T
-            axis.scatter(x, y, 14, color=colour, marker=marker, label=name, linewidth=0)
+            handles.append(axis.scatter(x, y, 14, color=colour, marker=marker, linewidth=0))
         axis.set_title(names[encoder])
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_color("#cccccc")
-    if len(class_names) <= 2 * len(TEN):
-        handles, texts = axis.get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=min(5, len(texts)), markerscale=1.6)
+    # Handed over, because a label of its own that begins with _ would be left out.
+    figure.legend(handles, class_names, loc="outside lower center", ncols=min(5, len(class_names)), markerscale=1.6)
     return figure
 
 

@@ -58,10 +58,11 @@ def main() -> None:
     tensors, notes = read_tensors(FEATURES)
     encoders = notes["encoders"]
     for encoder in encoders:
-        if not all(bool(tensors[f"{part}_{encoder}"].isfinite().all()) for part in ("train", "test")):
-            sys.exit(
-                f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes them anew"
-            )
+        of_train, of_test = (tensors[f"{part}_{encoder}"] for part in ("train", "test"))
+        if not (bool(of_train.isfinite().all()) and bool(of_test.isfinite().all())):
+            sys.exit(f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes it anew")
+        if bool((of_train == of_train[0]).all()):
+            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
     tasks = tasks_of(notes["fine_names"], notes["coarse_names"], params.first_classes)
     settings = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
 
@@ -101,10 +102,12 @@ def main() -> None:
         write_csv(Path(f"plots/logreg_{name}_{encoder}.csv"), probes[tasks[name], encoder].curve)
 
     of_all = {encoder: probes[tasks["all"], encoder] for encoder in encoders}
-    grid = sorted(params.logreg.C)
     write_csv(
         Path("plots/logreg_C.csv"),
-        [{"C": C} | {encoder: each.validation[C] for encoder, each in of_all.items()} for C in grid],
+        [
+            {"C": C} | {encoder: of_all[encoder].validation[C] for encoder in encoders}
+            for C in of_all["simclr"].validation
+        ],
     )
     every_image = {encoder: metrics["all"][encoder]["test_accuracy"] for encoder in encoders}
     images = len(tensors["train_fine"]) // len(notes["fine_names"])

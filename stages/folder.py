@@ -5,6 +5,7 @@ folder has no superclasses: the coarse labels are the fine ones. Without `unlabe
 `train/` and ignores their labels. Hidden files are passed over.
 """
 
+import logging
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 from torch import Tensor
 
 from stages.dataset import SIDE, Dataset, Labelled, Sizes
 from stages.files import one_line, shortened
 
 NAMED = 10  # unreadable files that the error message lists
+
+# A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
+EpsImagePlugin.gs_binary = False
+# What it logs about a broken file is said here, in one line.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def count_folder(root: Path) -> Sizes:
@@ -41,10 +47,18 @@ Files = dict[str, list[Path]]  # of each class
 
 def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
     """The files of train/, of test/ and, if there is one, of unlabeled/."""
-    layout = f"{root}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
+    try:
+        return _parts(root)
+    except OSError as error:  # a name longer than the system allows, a folder that must not be read
+        sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
+
+
+def _parts(root: Path) -> tuple[Files, Files, list[Path] | None]:
+    shown = shortened(str(root))
+    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
     for part in ("train", "test"):
         if not (root / part).is_dir():
-            sys.exit(f"{layout}; there is no folder {root / part}")
+            sys.exit(f"{layout}; there is no folder {part}/")
     unknown = sorted(set(_subfolders(root)) - {"train", "test", "unlabeled"})
     if unknown:
         sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
@@ -54,12 +68,12 @@ def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
     different = sorted(set(classes) ^ set(_subfolders(root / "test")))
     if different:
         sys.exit(
-            f"{root}: train/ and test/ must have the same classes; only one of them has: "
+            f"{shown}: train/ and test/ must have the same classes; only one of them has: "
             f"{shortened(', '.join(different))}"
         )
     unprintable = [name for name in classes if not name.isprintable()]
     if unprintable:  # not UTF-8, or a line break: it would break tables and messages
-        sys.exit(f"{root}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
+        sys.exit(f"{shown}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
     train, test = ({name: _files(root / part / name) for name in classes} for part in ("train", "test"))
     return train, test, _files(root / "unlabeled") if (root / "unlabeled").is_dir() else None
 
@@ -70,7 +84,12 @@ def _labelled(files: Files) -> Labelled:
 
 
 def _subfolders(root: Path) -> list[str]:
-    return sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    """Exits at a link that leads nowhere: its class, or all of unlabeled/, would be left out without a word."""
+    children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
+    broken = [child for child in children if child.is_symlink() and not child.exists()]
+    if broken:
+        sys.exit(f"{shortened(str(broken[0]))}: is a link that leads nowhere; mend or remove it")
+    return [child.name for child in children if child.is_dir()]
 
 
 def _files(root: Path) -> list[Path]:
@@ -93,6 +112,7 @@ def _read(files: list[Path]) -> Tensor:
         return None
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is odd about an image that can be read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor() as threads:
             unreadable = [problem for problem in threads.map(read, range(len(files))) if problem]

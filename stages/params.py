@@ -57,7 +57,8 @@ class Params(_Section):
     weights: Literal["random", "imagenet"]
     stem: Literal["imagenet", "cifar"]
     batch_size: Annotated[int, Field(ge=2)]
-    projection_dim: Annotated[int, Field(ge=1, le=65536)]
+    # In one or two dimensions, untrained embeddings are all but equal, which counts as a collapse.
+    projection_dim: Annotated[int, Field(ge=8, le=65536)]
     lr: LearningRate
     weight_decay: NonNegative
     epochs: Count

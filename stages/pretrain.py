@@ -37,6 +37,7 @@ from stages.provenance import fingerprints, unchanged
 from stages.resume import State, kept_state
 
 HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
+HEALTH_IMAGES = 4096
 SHOWN_IMAGES = 8
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -191,8 +192,10 @@ def evaluate(
     model.eval()
     embedded = [embed(model, images[batch], view, stream) for batch in batches]
     first, second = (torch.cat(views) for views in zip(*(z.chunk(2) for z in embedded), strict=True))
-    health = {name: value.item() for name, value in embedding_health(first, second).items()}
-    return mean_of([contrast(z, temperature)[1] for z in embedded]) | health
+    # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
+    health = embedding_health(first[:HEALTH_IMAGES], second[:HEALTH_IMAGES])
+    scores = mean_of([contrast(z, temperature)[1] for z in embedded])
+    return scores | {name: value.item() for name, value in health.items()}
 
 
 def what_is_wrong(steps: list[Metrics], heldout: dict[str, float]) -> str | None:

@@ -33,7 +33,8 @@ class Split:
     y: Tensor  # (N,) class numbers
 
     def first(self, classes: int) -> "Split":
-        return self.subset(self.y < classes)
+        kept = self.y < classes
+        return self if bool(kept.all()) else self.subset(kept)
 
     def subset(self, rows: Tensor) -> "Split":
         return Split(self.x[rows], self.y[rows])
@@ -102,14 +103,17 @@ def fit_logreg(
 ) -> tuple[LogisticRegression, list[Scores]]:
     """Logistic regression on the whole training set; with `test`, the scores after every iteration of L-BFGS."""
 
+    model = LogisticRegression(C=C, max_iter=max_iter)
+    if test is None:
+        return model.fit(train.x.numpy(), train.y.numpy()), []
+
     def score(model: LogisticRegression, *_: Any) -> Scores:
         weight, bias = weights_of(model)
-        return both_scores(lambda x: x @ weight.T + bias, train, test) if test else {}
+        return both_scores(lambda x: x @ weight.T + bias, train, test)
 
     monitor = ScoringMonitor(scoring=score)
-    model = LogisticRegression(C=C, max_iter=max_iter).set_callbacks(*([monitor] if test else []))
-    model.fit(train.x.numpy(), train.y.numpy())
-    iterations = [entry for entry in monitor.get_logs().data if entry["task_name"] == "lbfgs-iter"] if test else []
+    model.set_callbacks(monitor).fit(train.x.numpy(), train.y.numpy())
+    iterations = [entry for entry in monitor.get_logs().data if entry["task_name"] == "lbfgs-iter"]
     curve = [
         {"iteration": number} | {name: entry[name] for name in entry if name.startswith(("train_", "test_"))}
         for number, entry in enumerate(iterations, 1)
@@ -190,8 +194,8 @@ def paired_gain(right: Tensor, right_of_control: Tensor) -> Scores:
     half = norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(won + lost - (won - lost) ** 2 / images) / images
     return {
         "test_accuracy": (won - lost) / len(right),
-        "test_accuracy_low": float(middle - half),
-        "test_accuracy_high": float(middle + half),
+        "test_accuracy_low": max(-1.0, float(middle - half)),
+        "test_accuracy_high": min(1.0, float(middle + half)),
     }
 
 

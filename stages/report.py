@@ -40,7 +40,11 @@ from stages.params import FILE, load_params
 from stages.provenance import unchanged
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+ENCODERS = ("initial", "simclr")  # before and after
 METRICS = ("pretrain", "logreg", "linear", "evaluate")
+FITS = tuple(f"{probe}_{encoder}" for probe in ("logreg_all", "logreg_first", "linear") for encoder in ENCODERS)
+TABLES = ("pretrain", "label_efficiency", "logreg_C", "per_class", "confusion", "reliability", *FITS)
+WORDS = ("class", "actual", "predicted")  # columns that are no numbers, even if a class is called 7
 PLOTTED = ("accuracy", "views", "neighbours", "maps", "mistakes")  # also files of their own
 HASHED = ("data/unlabelled", "data/labelled", "models/initial", "models/simclr", "models/classifier")
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
@@ -49,12 +53,12 @@ PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 def main() -> None:
     params = load_params()
     metrics = {name: json.loads(Path(f"metrics/{name}.json").read_bytes()) for name in METRICS}
-    tables = {path.stem: read_table(path) for path in Path("plots").glob("*.csv")}
+    tables = {name: read_table(Path(f"plots/{name}.csv")) for name in TABLES}
     views = read_tensors(Path("models/views.safetensors"))[0]
     examples, notes = read_tensors(Path("models/examples.safetensors"))
     encoders = [name for name in metrics["logreg"]["all"] if name != "gain"]
     labels = labels_of(encoders, params.weights)
-    results = results_of(metrics, params.first_classes, len(notes["fine_names"]), len(notes["coarse_names"]))
+    results = results_of(metrics, params.first_classes, notes["fine_names"], notes["coarse_names"])
 
     figures = draw(metrics, tables, views, examples, notes, results, labels)
     pictures = {name: as_png(figure) for name, figure in figures.items()}
@@ -84,21 +88,24 @@ def labels_of(encoders: list[str], weights: str) -> dict[str, str]:
     return {name: label for name, label in names.items() if name in encoders}
 
 
-def results_of(metrics: Mapping[str, Any], first: int, classes: int, superclasses: int) -> dict[str, dict[str, Any]]:
-    """Probe -> encoder -> scores. What is the same task (a folder's superclasses are its classes) comes once."""
+def results_of(
+    metrics: Mapping[str, Any], first_classes: int, fine_names: list[str], coarse_names: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Probe -> encoder -> scores. A task that is another one (a folder's superclasses are its classes) is left out."""
     logreg, evaluate = metrics["logreg"], metrics["evaluate"]
-    candidates = {
-        f"logistic regression, first {first} classes": logreg["first"],
-        f"logistic regression, all {classes} classes": logreg["all"],
-        f"logistic regression, {superclasses} superclasses": logreg["coarse"],
-        f"linear layer, first {first} classes": metrics["linear"],
-        f"nearest neighbours, all {classes} classes": evaluate["knn_fine"],
-        f"nearest neighbours, {superclasses} superclasses": evaluate["knn_coarse"],
+    every = f"all {len(fine_names)} classes"
+    first = f"first {first_classes} classes" if first_classes < len(fine_names) else every
+    superclasses = f"{len(coarse_names)} superclasses"
+    results = {
+        f"logistic regression, {first}": logreg["first"],
+        f"logistic regression, {every}": logreg["all"],  # the same one where the first classes are all
+        f"logistic regression, {superclasses}": logreg["coarse"],
+        f"linear layer, {first}": metrics["linear"],
+        f"nearest neighbours, {every}": evaluate["knn_fine"],
+        f"nearest neighbours, {superclasses}": evaluate["knn_coarse"],
     }
-    results: dict[str, dict[str, Any]] = {}
-    for name, scores in candidates.items():
-        if scores not in results.values():
-            results[name] = scores
+    if coarse_names == fine_names:
+        return {name: scores for name, scores in results.items() if superclasses not in name}
     return results
 
 
@@ -115,7 +122,7 @@ def draw(
     chosen = {encoder: metrics["logreg"]["all"][encoder]["C"] for encoder in labels}
     fits = {
         f"logreg_{group}_{column}": draw_fits(
-            {encoder: tables[f"logreg_{group}_{encoder}"] for encoder in ("initial", "simclr")},
+            {encoder: tables[f"logreg_{group}_{encoder}"] for encoder in ENCODERS},
             labels,
             column,
             title,
@@ -127,11 +134,11 @@ def draw(
         )
         for column, y in (("loss", "cross entropy (nats)"), ("accuracy", "accuracy"))
     }
-    linear = {encoder: tables[f"linear_{encoder}"] for encoder in ("initial", "simclr")}
+    linear = {encoder: tables[f"linear_{encoder}"] for encoder in ENCODERS}
     query_fine = examples["query_fine"]
     found = {
         encoder: (examples[f"near_{encoder}_images"], examples[f"near_{encoder}_fine"] == query_fine[:, None])
-        for encoder in ("initial", "simclr")
+        for encoder in ENCODERS
     }
     return fits | {
         "accuracy": draw_accuracies(results, labels),
@@ -173,7 +180,7 @@ def draw(
             examples["query_images"], [fine_names[label] for label in query_fine], found, labels
         ),
         "maps": draw_maps(
-            {encoder: examples[f"map_{encoder}"] for encoder in ("initial", "simclr")},
+            {encoder: examples[f"map_{encoder}"] for encoder in ENCODERS},
             examples["map_class"],
             notes["class_names"],
             labels,
@@ -188,16 +195,10 @@ def draw(
 
 
 def read_table(path: Path) -> Table:
-    """The columns of a CSV file, as numbers where all that is there is one; an empty number is NaN."""
+    """The columns of a CSV file, as numbers but for the names of classes; an empty number is NaN."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
-    for name, column in columns.items():
-        try:
-            columns[name] = [float(value or "nan") for value in column]
-        except ValueError:
-            continue  # names of classes
-    return columns
+    return {name: [row[name] if name in WORDS else float(row[name] or "nan") for row in rows] for name in rows[0]}
 
 
 def as_png(figure: Figure) -> bytes:

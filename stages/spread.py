@@ -27,11 +27,14 @@ def main() -> None:
 
 
 def runs(shown: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-    """Parameters and metrics of every finished run, by dotted names: of commits, the workspace and experiments."""
+    """Parameters and metrics of every finished run, by dotted names: of commits and of experiments."""
     for baseline in shown:
         revisions = [baseline, *(rev for each in baseline["experiments"] or [] for rev in each["revs"])]
-        for data in (revision["data"] for revision in revisions):
-            if not data or not data["metrics"]:
+        for revision in revisions:
+            # The workspace may have parameters that no run has had yet; a failed run shows the metrics of its commit.
+            state = (revision.get("executor") or {}).get("state", "success")
+            data = revision["data"]
+            if revision["rev"] == "workspace" or revision.get("error") or state != "success" or not data["metrics"]:
                 continue
             params = flat(data["params"]["params.yaml"]["data"])
             values: dict[str, float] = {}
@@ -51,7 +54,7 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def table(runs: list[tuple[dict[str, Any], dict[str, float]]], metrics: list[str]) -> list[str]:
     """Markdown: a row per setting of the parameters but for the seed, with those that differ between rows.
 
-    A run that is there twice (the workspace and its commit) counts once. Exits if a metric is in no run.
+    A run that is there twice (in a commit and as an experiment) counts once. Exits if a metric is in no run.
     """
     for metric in metrics:
         if not any(metric in values for _, values in runs):
@@ -60,7 +63,7 @@ def table(runs: list[tuple[dict[str, Any], dict[str, float]]], metrics: list[str
     groups: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for params, values in runs:
         setting = json.dumps({name: value for name, value in params.items() if name != "seed"}, sort_keys=True)
-        groups[setting][params["seed"]] = values
+        groups[setting].setdefault(params["seed"], values)  # the newest comes first
     settings = [json.loads(setting) for setting in groups]
     names = sorted({name for setting in settings for name in setting})
     differing = [name for name in names if len({json.dumps(setting.get(name)) for setting in settings}) > 1]
