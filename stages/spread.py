@@ -29,12 +29,16 @@ def main() -> None:
 def runs(shown: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
     """Parameters and metrics of every finished run, by dotted names: of commits and of experiments."""
     for baseline in shown:
-        revisions = [baseline, *(rev for each in baseline["experiments"] or [] for rev in each["revs"])]
-        for revision in revisions:
-            # The workspace may have parameters that no run has had yet; a failed run shows the metrics of its commit.
-            state = (revision.get("executor") or {}).get("state", "success")
+        # What has not succeeded shows the metrics of its commit, the workspace parameters that may not have run yet.
+        succeeded = [
+            revision
+            for each in baseline["experiments"] or []
+            if (each["executor"] or {}).get("state", "success") == "success"
+            for revision in each["revs"]
+        ]
+        for revision in [baseline, *succeeded]:
             data = revision["data"]
-            if revision["rev"] == "workspace" or revision.get("error") or state != "success" or not data["metrics"]:
+            if revision["rev"] == "workspace" or revision["error"] or not data["metrics"]:
                 continue
             params = flat(data["params"]["params.yaml"]["data"])
             values: dict[str, float] = {}

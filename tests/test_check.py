@@ -57,5 +57,8 @@ def test_two_batches_are_enough_and_classes_may_be_small() -> None:
 
 
 def test_the_first_classes_alone_must_be_divisible_too() -> None:
-    uneven = Sizes(600, [1] + [60] * 9, 100)
-    assert mistakes(params(), uneven)[0].startswith("logreg.validation_fraction = 0.2")
+    # All ten can be split, but a fifth of the first two is two images of the larger one.
+    sizes = Sizes(600, [6, 2, *[60] * 8], 100)
+    (found,) = mistakes(params(first_classes=2, logreg__labels_per_class=[]), sizes)
+    assert found.startswith("logreg.validation_fraction = 0.2")
+    assert mistakes(params(logreg__labels_per_class=[]), sizes) == []

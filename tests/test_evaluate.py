@@ -97,13 +97,17 @@ def test_the_surest_mistakes_come_first() -> None:
 
 def test_up_to_twenty_classes_are_shown_themselves_and_more_as_superclasses() -> None:
     fine = torch.arange(24)
-    assert readable_classes(fine[:20], fine[:20] // 5, [str(n) for n in range(20)], list("abcd")) == (
-        [str(n) for n in range(20)],
-        list(range(20)),
-    )
-    names, of_fine = readable_classes(fine, fine // 6, [str(n) for n in range(24)], list("abcd"))
-    assert names == list("abcd")
-    assert of_fine == [n // 6 for n in range(24)]
+    numbers = [str(n) for n in range(24)]
+    few = readable_classes(fine[:20], fine[:20] // 5, numbers[:20], list("abcd"), [])
+    assert few == (numbers[:20], list(range(20)))
+    assert readable_classes(fine, fine // 6, numbers, list("abcd"), []) == (list("abcd"), [n // 6 for n in range(24)])
+
+
+def test_of_many_classes_without_superclasses_the_worst_are_shown() -> None:
+    numbers = [str(n) for n in range(24)]
+    names, of_fine = readable_classes(torch.arange(24), torch.arange(24), numbers, numbers, numbers[::-1])
+    assert names == [*numbers[:4:-1], "all others"]
+    assert [names[of_fine[n]] for n in (23, 5, 4, 0)] == ["23", "5", "all others", "all others"]
 
 
 def test_shown_images_are_of_different_classes() -> None:
@@ -119,3 +123,7 @@ def test_a_map_keeps_far_groups_apart_and_is_the_same_again() -> None:
     distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
     assert (groups[distances.argmin(1)] == groups).all()
     assert torch.equal(points, project(x, seed=0))
+
+
+def test_a_map_of_equal_features_is_one_point() -> None:
+    assert torch.equal(project(torch.ones(12, 8), seed=0), torch.zeros(12, 2))

@@ -16,14 +16,17 @@ def images(count: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=stream)
 
 
-def test_pixel_components_keep_the_distances_of_the_training_images() -> None:
-    # 20 images lie in 19 dimensions, so 20 components hold all of them.
+def test_pixel_components_keep_distances_and_have_equal_variances() -> None:
+    # 20 images lie in 19 dimensions, so 19 components hold all of them.
     train, test = pixel_components(images(20, 0), images(5, 1))
-    assert (train.shape, test.shape) == ((20, 20), (5, 20))
+    assert (train.shape, test.shape) == ((20, 512), (5, 512))
     pixels = images(20, 0).flatten(1).double() / 255
     torch.testing.assert_close(torch.cdist(train, train).double(), torch.cdist(pixels, pixels), rtol=1e-3, atol=1e-3)
-    variances = train.var(0)
-    assert (variances[:-1] + 1e-6 >= variances[1:]).all()
+    # With as many components as dimensions, test images too are where they are, up to what no training image has.
+    projected = (images(5, 1).flatten(1).double() / 255 - pixels.mean(0)) @ torch.linalg.pinv(pixels - pixels.mean(0))
+    on_train = projected @ (pixels - pixels.mean(0))
+    torch.testing.assert_close(torch.cdist(test, test).double(), torch.cdist(on_train, on_train), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(train.std(0), train.std(0).mean().expand(512), rtol=1e-3, atol=1e-5)
 
 
 def test_components_come_from_the_training_images_alone() -> None:

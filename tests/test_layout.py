@@ -106,6 +106,11 @@ def test_plots_draw_columns_that_exist() -> None:
         assert {x, *([columns] if isinstance(columns, str) else columns)} <= set(header), path
 
 
+def test_the_report_depends_on_every_curve() -> None:
+    curves = {path for stage in STAGES for path, _ in outs(stage) if path.endswith(".csv")}
+    assert curves == {dep for dep in STAGES["report"]["deps"] if dep.endswith(".csv")}
+
+
 def test_artifacts_are_outputs() -> None:
     paths = {path for stage in STAGES for path, _ in outs(stage)}
     assert {artifact["path"] for artifact in PIPELINE["artifacts"].values()} <= paths
@@ -139,17 +144,25 @@ def test_readme_shows_the_stages_in_order() -> None:
 
 
 def test_readme_table_shows_the_committed_metrics() -> None:
-    logreg, linear = (json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("logreg", "linear"))
-    rows = re.findall(r"^\| (?:logistic regression|linear layer), (?:first|all).*$", README, re.M)
-    for row, result in zip(rows, (logreg["first"], logreg["all"], linear), strict=True):
-        before, after = (
+    logreg, linear, evaluate = (
+        json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("logreg", "linear", "evaluate")
+    )
+    table = re.search(r"^\| probe \| raw pixels .*?\n\n", README, re.M | re.S)
+    assert table
+    results = (
+        logreg["first"], logreg["all"], logreg["coarse"], linear, evaluate["knn_fine"], evaluate["knn_coarse"]
+    )  # fmt: skip
+    for row, result in zip(table[0].strip().splitlines()[2:], results, strict=True):
+        expected = [
             f"{100 * scores['test_accuracy']:.1f} % "
             f"({100 * scores['test_accuracy_low']:.1f} to {100 * scores['test_accuracy_high']:.1f})"
-            for scores in (result["initial"], result["simclr"])
-        )
-        gain = f"{100 * result['gain']['test_accuracy']:+.1f}"
-        train = [f"{100 * result[encoder]['train_accuracy']:.1f} %" for encoder in ("initial", "simclr")]
-        assert [cell.strip() for cell in row.split("|")[2:-1]] == [before, after, gain, *train]
+            for scores in (result[encoder] for encoder in ("pixels", "initial", "simclr"))
+        ]
+        for control in ("pixels", "initial"):
+            gain = result["gain"][control]
+            low, high = (f"{100 * gain[f'test_accuracy_{end}']:+.1f}" for end in ("low", "high"))
+            expected.append(f"{100 * gain['test_accuracy']:+.1f} ({low} to {high})")
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == expected
 
 
 def test_readme_names_tests_that_exist() -> None:

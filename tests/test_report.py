@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stages import report
+from stages.figures import draw_confusion, draw_maps
 from stages.files import write_tensors
 from stages.report import read_table
 
@@ -128,22 +129,28 @@ def test_the_encoder_before_simclr_is_called_by_its_weights() -> None:
 
 
 def test_a_task_that_is_another_one_is_shown_once() -> None:
-    scores = {"simclr": {"test_accuracy": 0.5}}
-    metrics = {
-        "logreg": {"first": scores, "all": scores, "coarse": scores},
-        "linear": {"simclr": {"test_accuracy": 0.4}},
-        "evaluate": {"knn_fine": {"simclr": {"test_accuracy": 0.3}}, "knn_coarse": {"simclr": {"test_accuracy": 0.3}}},
-    }
-    assert list(report.results_of(metrics, 3, 3, 3)) == [
-        "logistic regression, first 3 classes", "linear layer, first 3 classes", "nearest neighbours, all 3 classes"
+    tasks = {"first": {}, "all": {}, "coarse": {}}
+    metrics = {"logreg": tasks, "linear": {}, "evaluate": {"knn_fine": {}, "knn_coarse": {}}}
+    names = ["ant", "bee", "cat"]
+    assert list(report.results_of(metrics, 3, names, names)) == [
+        "logistic regression, all 3 classes", "linear layer, all 3 classes", "nearest neighbours, all 3 classes"
     ]  # fmt: skip
+    assert len(report.results_of(metrics, 2, names, ["insect", "mammal"])) == 6
 
 
-def test_an_empty_number_in_a_table_is_none_and_words_stay_words(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("class,sd\nant,0.5\nbee,\n")
+def test_an_empty_number_in_a_table_is_none_and_names_of_classes_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("class,sd\n7,0.5\nnan,\n")
     table = read_table(tmp_path / "x.csv")
-    assert table["class"] == ["ant", "bee"]
+    assert table["class"] == ["7", "nan"]
     assert table["sd"] == [0.5, pytest.approx(float("nan"), nan_ok=True)]
+
+
+def test_names_of_classes_are_drawn_as_they_are() -> None:
+    names = ["$\\frac$", "_background", "7"]
+    report.as_png(draw_confusion(names, names, names))
+    figure = draw_maps({"simclr": torch.zeros(3, 2)}, torch.arange(3), names, {"simclr": "SimCLR"})
+    report.as_png(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
 
 
 def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:

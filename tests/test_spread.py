@@ -12,9 +12,10 @@ from stages.spread import flat, runs, table
 ROOT = Path(__file__).parent.parent
 
 
-def revision(seed: int, lr: float, accuracy: float) -> dict:
+def revision(seed: int, lr: float, accuracy: float, rev: str = "x", error: dict | None = None) -> dict:
     return {
-        "rev": "x",
+        "rev": rev,
+        "error": error,
         "data": {
             "params": {"params.yaml": {"data": {"seed": seed, "lr": lr, "logreg": {"draws": 5}}}},
             "metrics": {"metrics/logreg.json": {"data": {"first": {"simclr": accuracy}}}},
@@ -23,14 +24,21 @@ def revision(seed: int, lr: float, accuracy: float) -> dict:
     }
 
 
+def experiment(*revisions: dict, state: str | None = None) -> dict:
+    return {"revs": list(revisions), "executor": {"state": state} if state else None, "name": "some-name"}
+
+
 SHOWN = [
-    revision(0, 0.1, 0.5),  # the workspace
-    revision(0, 0.1, 0.5)  # its commit
+    revision(7, 0.1, 0.5, rev="workspace"),  # edited, and not run
+    revision(0, 0.1, 0.5)
     | {
         "experiments": [
-            {"revs": [revision(1, 0.1, 0.7)]},
-            {"revs": [revision(0, 0.2, 0.9)]},
-            {"revs": [{"data": None}]},
+            experiment(revision(1, 0.1, 0.7)),
+            experiment(revision(0, 0.2, 0.9), state="success"),
+            experiment(revision(0, 0.1, 0.5)),
+            experiment(revision(2, 0.1, 0.5), state="failed"),
+            experiment(revision(3, 0.1, 0.5), state="queued"),
+            experiment(revision(4, 0.1, 0.5, error={"msg": "broken"})),
         ]
     },
 ]
