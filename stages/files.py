@@ -58,8 +58,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()["notes"])
-    except (OSError, SafetensorError, TypeError, KeyError) as error:  # the last two: no notes, so none of our files
+            notes = json.loads(file.metadata()["notes"])
+            if not isinstance(notes, dict):
+                raise TypeError("has notes of another kind")
+            return tensors, notes
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:  # no notes of ours
         sys.exit(
             f"{path}: cannot be read as safetensors ({one_line(error)}); `dvc repro` or `dvc checkout` restores it"
         )

@@ -26,11 +26,11 @@ def fingerprints(stage: str) -> dict[str, str]:
 
 
 def _fingerprint(path: Path) -> str:
-    if path.is_dir():  # of a folder of images, names, sizes and times: reading all of them twice could take minutes
-        # Links as links: some lead nowhere or in circles.
-        stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in sorted(path.rglob("*"))]
-        return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
     try:
+        if path.is_dir():  # of a folder of images, names, sizes and times: reading all of them twice could take minutes
+            # Links as links: some lead nowhere or in circles.
+            stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in sorted(path.rglob("*"))]
+            return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
