@@ -27,7 +27,7 @@ Table = Mapping[str, Sequence[Any]]  # columns
 Labels = Mapping[str, str]  # encoder -> what to call it
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
-mpl.rcParams["text.parse_math"] = False  # a class may be called $
+mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Mapping[str, float]]], labels: Labels) -> Figure:
@@ -62,9 +62,7 @@ def draw_label_efficiency(table: Table, labels: Labels) -> Figure:
         mean, deviation = np.array(table[encoder]), np.nan_to_num(np.array(table[f"{encoder}_sd"]))
         axis.fill_between(counts, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
         axis.plot(counts, mean, marker=marker, color=colour, label=label)
-    axis.set_xscale("log")
-    axis.set_xticks(counts, [f"{count:.0f}" for count in counts])
-    axis.xaxis.set_minor_locator(NullLocator())
+    _log_x(axis, table["images_per_class"])
     _as_percent(axis)
     axis.set_ylim(bottom=0)
     axis.legend()
@@ -110,7 +108,7 @@ def draw_choice_of_c(table: Table, chosen: Mapping[str, float], labels: Labels) 
         axis.plot(table["C"], table[encoder], marker=marker, color=colour, markerfacecolor="white", label=label)
         loss = table[encoder][list(table["C"]).index(chosen[encoder])]
         axis.plot(chosen[encoder], loss, marker, color=colour)
-    axis.set_xscale("log")
+    _log_x(axis, table["C"])
     axis.legend(title="filled: chosen", title_fontsize=9)
     return figure
 
@@ -260,6 +258,13 @@ def _panel(title: str, x: str, y: str, size: tuple[float, float] = SIZE) -> tupl
     axis.grid(axis="y", color="#e5e5e5")
     axis.set_axisbelow(True)
     return figure, axis
+
+
+def _log_x(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each value."""
+    axis.set_xscale("log")
+    axis.set_xticks(values, [f"{value:g}" for value in values])
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _as_percent(axis: Axes) -> None:
