@@ -135,11 +135,16 @@ def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(clo
     duration = time.monotonic() - start
     before = clone.bytes(*RESULTS)
     resumed = 0
-    for moment in np.random.default_rng(0).uniform(0, duration, 20):
+    draw = np.random.default_rng(0)
+    for number in range(20):
         # Without the lock file and the cache, DVC can neither skip a stage nor restore its outputs.
         clone.run("rm -rf dvc.lock .dvc/cache data models")
-        end = time.monotonic() + moment
-        clone.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
+        if number % 2:
+            end = time.monotonic() + draw.uniform(0, duration)
+            clone.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
+        else:  # in the training, which is short beside the start of seven processes
+            pause = draw.uniform(0, 0.5)
+            clone.kill("dvc repro", when=lambda pause=pause: bool(clone.kept_states()) and not time.sleep(pause))
         resumed += len(clone.kept_states())
         output = clone.run("dvc repro")
         assert clone.bytes(*RESULTS) == before, output
