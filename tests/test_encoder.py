@@ -13,7 +13,7 @@ from stages.augment import augment
 from stages.contrastive import projection_head
 from stages.encoder import Encoder, TinyMapConv2d
 from stages.extract_features import extract, folded
-from stages.pretrain import contrast
+from stages.pretrain import contrast, embed
 from stages.sample import generate_sample
 
 
@@ -87,7 +87,7 @@ def test_twenty_steps_lose_what_stock_modules_and_the_tutorials_loss_do() -> Non
     view = partial(augment, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
     for batch in torch.randint(len(images), (20, 16), generator=stream):
         views = view(images[batch].repeat(2, 1, 1, 1), stream).double()
-        loss, _ = contrast(ours, images[batch], lambda _images, _stream, views=views: views, stream, 0.07)
+        loss, _ = contrast(embed(ours, images[batch], lambda _images, _stream, views=views: views, stream), 0.07)
         reference = info_nce_loss(theirs(views / 255), 0.07)
         assert loss.item() == pytest.approx(reference.item(), rel=1e-9)
         for term, optimizer in zip((loss, reference), optimizers, strict=True):
