@@ -47,7 +47,7 @@ def main() -> None:
 
     metrics: dict[str, Any] = {"knn_fine": {}, "knn_coarse": {}, "calibration": {}}
     right: dict[str, dict[str, Tensor]] = {"knn_fine": {}, "knn_coarse": {}}
-    nearest = {}
+    nearest, bins = {}, {}
     shown = some_of_each_class(fine, SHOWN_QUERIES, params.seed)
     for encoder in notes["encoders"]:
         knn = fit_knn(tensors[f"train_{encoder}"], train_labels, params.neighbours)
@@ -57,17 +57,16 @@ def main() -> None:
             accuracy = right[name][encoder].float().mean().item()
             metrics[name][encoder] = {"test_accuracy": accuracy, **interval(accuracy, len(truth))}
         nearest[encoder] = knn.kneighbors(tensors[f"test_{encoder}"][shown].numpy(), return_distance=False)
-        confidence, predicted_class = logits[encoder].softmax(1).max(1)
-        bins = reliability(confidence, predicted_class == fine)
-        metrics["calibration"][encoder] = {"expected_error": expected_calibration_error(bins)}
+        confidence, answer = logits[encoder].softmax(1).max(1)
+        bins[encoder] = reliability(confidence, answer == fine)
+        metrics["calibration"][encoder] = {"expected_error": expected_calibration_error(bins[encoder])}
     for name, of_encoders in right.items():
         metrics[name]["gain"] = gains(of_encoders)
     write_json(Path("metrics/evaluate.json"), metrics)
 
     # From here on, the probe of all classes on SimCLR's features.
-    probabilities = logits["simclr"].softmax(1)
-    confidence, predicted = probabilities.max(1)
-    write_csv(Path("plots/reliability.csv"), reliability(confidence, predicted == fine))
+    write_csv(Path("plots/reliability.csv"), bins["simclr"])
+    confidence, predicted = logits["simclr"].softmax(1).max(1)
     accuracies = per_class(fine, predicted, notes["fine_names"])
     write_csv(Path("plots/per_class.csv"), accuracies)
     worst = [row["class"] for row in accuracies]

@@ -77,15 +77,14 @@ def main() -> None:
 
     def few_labels(encoder: str, per_class: int, draw: int) -> float:
         train, test = parts(tasks["all"], encoder)
-        train = train.subset(
-            draw_labels(train.y, per_class, [params.seed, per_class, draw])
-        )  # for all encoders the same
+        # The encoder is not in the seed, so that every encoder gets the same images.
+        train = train.subset(draw_labels(train.y, per_class, [params.seed, per_class, draw]))
         return both_scores(fit_probe(train, test, **settings).logits, train, test)["test_accuracy"]
 
     enough = min(tensors["train_fine"].bincount().tolist())
-    per_class = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
+    counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
     jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
-    draws = list(product(encoders, per_class, range(params.logreg.draws)))
+    draws = list(product(encoders, counts, range(params.logreg.draws)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         probes = dict(zip(jobs, threads.map(lambda job: probe(*job), jobs), strict=True))
         accuracies = dict(zip(draws, threads.map(lambda draw: few_labels(*draw), draws), strict=True))
