@@ -71,7 +71,7 @@ def pretrain(params: Params, device: torch.device, kept: State) -> None:
         sys.exit(
             f"{weights}: is not torchvision's ResNet-18 ({one_line(error)}); `dvc repro -f download` makes it anew"
         )
-    # Two encoders, each once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
+    # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
     size = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     for place in (Path("models"), kept.path):
         require_room(place, 10 * size)
@@ -111,6 +111,8 @@ def pretrain(params: Params, device: torch.device, kept: State) -> None:
     write_json(Path("metrics/pretrain.json"), rows[-1])
     shown = images[train[:SHOWN_IMAGES]]
     write_tensors(Path("models/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
+    # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.
+    require_room(kept.path, 3 * size)
 
 
 def set_up() -> None:

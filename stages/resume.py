@@ -76,8 +76,11 @@ def kept_state(decides: dict[str, str]) -> Iterator[State]:
         try:
             yield state
         except KeyboardInterrupt:
+            if not state.path.exists():
+                sys.exit("stopped before an epoch was complete, so nothing is kept")
+            last = f"epoch {state.epochs}" if state.epochs else "an earlier stop"  # not yet restored
             sys.exit(
-                f"stopped; {state.epochs} complete epochs are kept in {state.path}: "
+                f"stopped; the state after {last} is kept in {state.path}: "
                 "give the same command again to go on, or delete the file"
             )
         state.path.unlink(missing_ok=True)

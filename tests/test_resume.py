@@ -97,6 +97,17 @@ def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Sign
     process.send_signal(sent)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert said.startswith("stopped; 2 complete epochs are kept in .dvc/tmp/resume/")
+    assert said.startswith("stopped; the state after epoch 2 is kept in .dvc/tmp/resume/")
     assert len(said.splitlines()) == 1
     assert State(next((tmp_path / ".dvc/tmp/resume").glob("*.state"))).restore(model=nn.Linear(1, 1)) == [{}, {}]
+
+
+def test_a_stop_before_the_first_epoch_is_over_says_that_nothing_is_kept() -> None:
+    with pytest.raises(SystemExit, match="nothing is kept"), kept_state({}):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_before_a_kept_state_is_read_says_where_it_is() -> None:
+    path = interrupted_run({})
+    with pytest.raises(SystemExit, match=f"the state after an earlier stop is kept in {path}"), kept_state({}):
+        signal.raise_signal(signal.SIGTERM)
