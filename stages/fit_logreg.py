@@ -2,7 +2,8 @@
 
 1. scikit-learn's LogisticRegression, for all classes, for the first ones and for the superclasses. C is chosen on a
    split of the training set; the test set is scored and never chosen on.
-2. Label efficiency: the same for all classes, with few training images per class, drawn several times.
+2. Label efficiency: the same for all classes, with few training images per class, drawn several times (C is chosen
+   on the first draw).
 3. The source experiment's own linear layer on the plain features of the first classes: mini-batches, AdamW, the
    learning rate divided by ten at 60 % and at 80 % of the epochs.
 
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.files import read_tensors, write_csv, write_json, write_tensors
 from stages.params import load_params
@@ -37,6 +38,7 @@ from stages.probes import (
     Split,
     both_scores,
     draw_labels,
+    few_label_accuracies,
     fit_linear,
     fit_probe,
     gains,
@@ -72,22 +74,32 @@ def main() -> None:
         return train.first(count), test.first(count)
 
     def probe(task: Task, encoder: str) -> Probe:
+        train, test = parts(task, encoder)
         watch = encoder in CURVES and task in (tasks["all"], tasks["first"])
-        return fit_probe(*parts(task, encoder), **settings, watch=watch)
+        return fit_probe(train, **settings, watched=test if watch else None)
 
-    def few_labels(encoder: str, per_class: int, draw: int) -> float:
+    def few_labels(encoder: str, per_class: int) -> list[float]:
         train, test = parts(tasks["all"], encoder)
         # The encoder is not in the seed, so that every encoder gets the same images.
-        train = train.subset(draw_labels(train.y, per_class, [params.seed, per_class, draw]))
-        return both_scores(fit_probe(train, test, **settings).logits, train, test)["test_accuracy"]
+        seeds = [[params.seed, per_class, draw] for draw in range(params.logreg.draws)]
+        return few_label_accuracies(
+            [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds], test, **settings
+        )
+
+    def linear(encoder: str) -> tuple[nn.Linear, list[Scores]]:
+        return fit_linear(*parts(tasks["first"], encoder), **params.linear.model_dump(), seed=params.seed)
 
     enough = min(tensors["train_fine"].bincount().tolist())
     counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
-    jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
-    draws = list(product(encoders, counts, range(params.logreg.draws)))
+    probe_jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
+    few_jobs = list(product(encoders, counts))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        probes = dict(zip(jobs, threads.map(lambda job: probe(*job), jobs), strict=True))
-        accuracies = dict(zip(draws, threads.map(lambda draw: few_labels(*draw), draws), strict=True))
+        of_probes = threads.map(lambda job: probe(*job), probe_jobs)
+        of_few = threads.map(lambda job: few_labels(*job), few_jobs)
+        of_layers = threads.map(linear, encoders)
+        probes = dict(zip(probe_jobs, of_probes, strict=True))
+        accuracies = dict(zip(few_jobs, of_few, strict=True))
+        layers = dict(zip(encoders, of_layers, strict=True))
 
     metrics = {}
     for name, task in tasks.items():
@@ -115,14 +127,10 @@ def main() -> None:
     scores = {encoder: each.logits(tensors[f"test_{encoder}"]) for encoder, each in of_all.items()}
     write_tensors(Path("models/predictions.safetensors"), scores)
 
-    layers = {}
-    for encoder in encoders:
-        train, test = parts(tasks["first"], encoder)
-        layer, curve = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
-        layers[encoder] = layer, train, test
-        if encoder in CURVES:
-            write_csv(Path(f"plots/linear_{encoder}.csv"), curve)
-    write_json(Path("metrics/linear.json"), compare(layers))
+    for encoder in CURVES:
+        write_csv(Path(f"plots/linear_{encoder}.csv"), layers[encoder][1])
+    first = {encoder: (layer, *parts(tasks["first"], encoder)) for encoder, (layer, _) in layers.items()}
+    write_json(Path("metrics/linear.json"), compare(first))
 
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:
@@ -147,18 +155,18 @@ def compare(probes: Mapping[str, tuple[Callable[[Tensor], Tensor], Split, Split]
 
 
 def label_efficiency(
-    accuracies: Mapping[tuple[str, int, int], float], images: int, every_image: Scores
+    accuracies: Mapping[tuple[str, int], list[float]], images: int, every_image: Scores
 ) -> list[dict[str, float | str]]:
     """A row per number of images of each class: mean and standard deviation over the draws, for every encoder.
 
-    accuracies: of (encoder, images of each class, draw). every_image: with all `images` of each class, where there is
-    nothing to draw, so that row, the last, has no deviation.
+    accuracies: of (encoder, images of each class), for each draw. every_image: with all `images` of each class, where
+    there is nothing to draw, so that row, the last, has no deviation.
     """
     rows: list[dict[str, float | str]] = []
-    for count in dict.fromkeys(per_class for _, per_class, _ in accuracies):
+    for count in dict.fromkeys(per_class for _, per_class in accuracies):
         row: dict[str, float | str] = {"images_per_class": count}
         for encoder in every_image:
-            drawn = [accuracies[key] for key in accuracies if key[:2] == (encoder, count)]
+            drawn = accuracies[encoder, count]
             row |= {encoder: fmean(drawn), f"{encoder}_sd": stdev(drawn)}
         rows.append(row)
     last: dict[str, float | str] = {"images_per_class": images}

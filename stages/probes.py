@@ -5,7 +5,7 @@ Shapes: N images, D features, K classes.
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,24 +55,52 @@ class Probe:
     def logits(self, x: Tensor) -> Tensor:
         """(N, D) features -> (N, K) class scores, whose softmax is the model's probability."""
         weight, bias = weights_of(self.model)
-        return torch.from_numpy(self.scaler.transform(x)) @ weight.T + bias
+        return torch.from_numpy(self.scaler.transform(x.numpy())) @ weight.T + bias
 
 
 def fit_probe(
-    train: Split, test: Split, C: list[float], validation_fraction: float, max_iter: int, seed: int, watch: bool = False
+    train: Split,
+    C: list[float],
+    validation_fraction: float,
+    max_iter: int,
+    seed: int,
+    watched: Split | None = None,
 ) -> Probe:
     """Logistic regression on standardised features, C chosen on a stratified split of the training set.
 
     The features are standardised with the mean and deviation of all of `train`, which the model is fitted to in
-    the end. watch: score both splits after every iteration, for the curve, which takes as long as the fit. The test
-    split has no other part in it.
+    the end. watched: a split to score after every iteration, beside the training one, for the curve; it takes longer
+    than the fit and has no influence on it.
     """
-    scaler = StandardScaler().fit(train.x)
-    train, test = (Split(torch.from_numpy(scaler.transform(split.x)), split.y) for split in (train, test))
-    validation = validate_C(train, C, validation_fraction, max_iter, seed)
+    scaler = StandardScaler().fit(train.x.numpy())
+    x = standardised(train, scaler)
+    validation = validate_C(x, C, validation_fraction, max_iter, seed)
     best = min(validation, key=validation.__getitem__)
-    model, curve = fit_logreg(train, best, max_iter, test if watch else None)
+    model, curve = fit_logreg(x, best, max_iter, watched and standardised(watched, scaler))
     return Probe(scaler, model, validation, curve)
+
+
+def few_label_accuracies(
+    draws: Sequence[Split], test: Split, C: list[float], validation_fraction: float, max_iter: int, seed: int
+) -> list[float]:
+    """Test accuracy of a probe for each of several draws of equally many training images.
+
+    C is chosen on the first draw and kept for the others: which one is best depends on the number of images more than
+    on the draw, and choosing takes four times as long as fitting.
+    """
+    first, *others = draws
+    chosen = fit_probe(first, C, validation_fraction, max_iter, seed)
+    probes = [chosen]
+    for train in others:
+        scaler = StandardScaler().fit(train.x.numpy())
+        model, _ = fit_logreg(standardised(train, scaler), chosen.model.C, max_iter)
+        probes.append(Probe(scaler, model, chosen.validation, []))
+    return [(rank_of_truth(probe.logits(test.x), test.y) <= 1).float().mean().item() for probe in probes]
+
+
+def standardised(split: Split, scaler: StandardScaler) -> Split:
+    # As an array: of a tensor, scikit-learn would make float64, in which L-BFGS takes twice the time.
+    return Split(torch.from_numpy(scaler.transform(split.x.numpy())), split.y)
 
 
 def validate_C(

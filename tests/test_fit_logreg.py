@@ -41,7 +41,7 @@ def test_equal_tasks_of_a_folder_are_the_same_task() -> None:
 
 
 def test_label_efficiency_has_mean_and_deviation_of_the_draws_and_ends_with_all_images() -> None:
-    drawn = {("simclr", 10, 0): 0.2, ("simclr", 10, 1): 0.4, ("simclr", 20, 0): 0.5, ("simclr", 20, 1): 0.5}
+    drawn = {("simclr", 10): [0.2, 0.4], ("simclr", 20): [0.5, 0.5]}
     few, more, every = label_efficiency(drawn, 50, {"simclr": 0.7})
     assert few == pytest.approx({"images_per_class": 10, "simclr": 0.3, "simclr_sd": 0.02**0.5})
     assert more == pytest.approx({"images_per_class": 20, "simclr": 0.5, "simclr_sd": 0})
@@ -54,7 +54,7 @@ def test_saved_classifier_predicts_what_the_fitted_one_does(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = clusters(100, classes)
-    probe = fit_probe(data, data, [0.1], 0.25, 1000, seed=0)
+    probe = fit_probe(data, [0.1], 0.25, 1000, seed=0)
     save_classifier(probe, {"fine_names": []})
     saved = read_tensors(Path("models/classifier.safetensors"))[0]
     logits = (data.x - saved["mean"]) / saved["scale"] @ saved["weight"].double().T + saved["bias"]

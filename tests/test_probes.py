@@ -15,6 +15,7 @@ from stages.probes import (
     Split,
     both_scores,
     draw_labels,
+    few_label_accuracies,
     fit_linear,
     fit_logreg,
     fit_probe,
@@ -63,7 +64,7 @@ def test_chosen_c_is_that_of_scikit_learns_grid_search_on_the_same_split() -> No
     standardised = StandardScaler().fit_transform(noisy.x.numpy())
     search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": GRID}, cv=splitter, scoring="neg_log_loss")
     search.fit(standardised, noisy.y)
-    probe = fit_probe(noisy, noisy, GRID[::-1], 0.25, 1000, seed=0)
+    probe = fit_probe(noisy, GRID[::-1], 0.25, 1000, seed=0)
     assert list(probe.validation) == GRID
     assert list(probe.validation.values()) == pytest.approx(-search.cv_results_["mean_test_score"])
     assert search.best_params_["C"] == probe.model.C
@@ -71,16 +72,31 @@ def test_chosen_c_is_that_of_scikit_learns_grid_search_on_the_same_split() -> No
 
 def test_a_probe_scores_raw_features_as_the_same_scikit_learn_pipeline_does() -> None:
     train, test = clusters(120, spread=3.0), clusters(40, spread=3.0, seed=1)
-    probe = fit_probe(train, test, [0.1], 0.25, 1000, seed=0)
+    probe = fit_probe(train, [0.1], 0.25, 1000, seed=0)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(train.x.numpy(), train.y)
     np.testing.assert_allclose(probe.logits(test.x).softmax(1), pipeline.predict_proba(test.x.numpy()), atol=1e-4)
 
 
 def test_watching_a_fit_does_not_change_it() -> None:
     train, test = clusters(120, spread=3.0), clusters(40, spread=3.0, seed=1)
-    watched, alone = (fit_probe(train, test, GRID, 0.25, 1000, seed=0, watch=watch) for watch in (True, False))
+    watched, alone = (fit_probe(train, GRID, 0.25, 1000, seed=0, watched=split) for split in (test, None))
     assert (len(watched.curve), len(alone.curve)) == (watched.iterations, 0)
+    assert watched.model.coef_.dtype == np.float32  # else it would take twice the time
     np.testing.assert_array_equal(watched.model.coef_, alone.model.coef_)
+
+
+def test_with_few_labels_c_is_that_of_the_first_draw() -> None:
+    draws = [clusters(40, spread=3.0, seed=seed) for seed in range(3)]
+    test = clusters(200, spread=3.0, seed=9)
+    chosen = [fit_probe(draw, GRID, 0.25, 1000, seed=0).model.C for draw in draws]
+    assert len(set(chosen)) > 1  # else the others would not tell
+    expected = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=chosen[0], max_iter=1000))
+        .fit(draw.x.numpy(), draw.y)
+        .score(test.x.numpy(), test.y)
+        for draw in draws
+    ]
+    assert few_label_accuracies(draws, test, GRID, 0.25, 1000, seed=0) == pytest.approx(expected)
 
 
 def test_a_split_that_cannot_hold_every_class_is_refused_in_one_line() -> None:
