@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from torch import Tensor
 
@@ -21,6 +22,7 @@ STYLES = {"pixels": (GRAY, "s"), "untrained": (PURPLE, "^"), "initial": (ORANGE,
 TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
+GAP = 0.1  # between images, of their side
 SIZE = (5.6, 3.7)  # inches, of one panel
 
 Table = Mapping[str, Sequence[Any]]  # columns
@@ -193,26 +195,26 @@ def draw_neighbours(
     queries (N, H, W, 3) uint8, labels: their classes. found: encoder -> images (N, k, H, W, 3), same class (N, k) bool.
     """
     nearest = next(iter(found.values()))[0].shape[1]
-    columns = 1 + len(found) * nearest
-    # An empty column before each encoder's block.
-    widths = [1.0] + ([0.35] + [1.0] * nearest) * len(found)
-    figure = Figure(figsize=(0.72 * sum(widths) + 1.4, 0.8 * len(queries) + 0.7), layout="constrained")
-    axes = figure.subplots(len(queries), columns + len(found), squeeze=False, gridspec_kw={"width_ratios": widths})
-    for row, (query, label) in enumerate(zip(queries, labels, strict=True)):
-        _picture(axes[row, 0], query)
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-        column = 1
-        for encoder, (images, same) in found.items():
-            axes[row, column].set_visible(False)
-            if row == 0:
-                axes[row, column + 1].set_title(f"nearest, {names[encoder]}", loc="left")
-            for place in range(nearest):
-                axis = axes[row, column + 1 + place]
-                _picture(axis, images[row, place])
-                if same[row, place]:
-                    axis.spines[:].set(visible=True, color=BLUE, linewidth=3)
-            column += 1 + nearest
-    axes[0, 0].set_title("image", loc="left")
+    # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
+    width = 1 + len(found) * (nearest + 0.4)
+    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.4), layout="constrained")
+    axis = figure.subplots()
+    for row, query in enumerate(queries):
+        _picture(axis, query, (0, row))
+    axis.text(0, -0.1, "image")
+    left = 1.4
+    for encoder, (images, same) in found.items():
+        axis.text(left, -0.1, f"nearest, {names[encoder]}")
+        for (row, place), framed in np.ndenumerate(same.numpy()):
+            _picture(axis, images[row, place], (left + place, row))
+            if framed:
+                corner = (left + place + GAP / 2, row + GAP / 2)
+                axis.add_patch(Rectangle(corner, 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
+        left += nearest + 0.4
+    axis.set_yticks(np.arange(len(queries)) + 0.5, labels, fontsize=9)
+    axis.tick_params(length=0)
+    axis.set_xlim(0, width)
+    axis.set_ylim(len(queries), -0.4)
     return figure
 
 
@@ -271,8 +273,13 @@ def _as_percent(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
-def _picture(axis: Axes, picture: Tensor) -> None:
-    axis.imshow(picture.numpy(), interpolation="nearest")
+def _picture(axis: Axes, picture: Tensor, corner: tuple[float, float] | None = None) -> None:
+    """An image alone in its panel, or in the unit square to the right of and below a corner, with a gap around it."""
+    extent = None
+    if corner:
+        left, top = corner
+        extent = (left + GAP / 2, left + 1 - GAP / 2, top + 1 - GAP / 2, top + GAP / 2)
+    axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
