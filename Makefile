@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 define plots_page
 .venv/bin/python -c "import vl_convert; print('<!doctype html><meta charset=\"utf-8\"><title>DVC plots</title>{refresh_tag}<script>' \
 	+ vl_convert.javascript_bundle(vl_version='5.20') + '</script>{plot_divs}')" > .venv/plots.html
-.venv/bin/dvc config --quiet --local plots.html_template $(CURDIR)/.venv/plots.html
+.venv/bin/dvc config --quiet --local plots.html_template "$(CURDIR)/.venv/plots.html"
 endef
 
 .PHONY: repro test bench chaos lock

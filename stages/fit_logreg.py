@@ -50,6 +50,7 @@ from stages.provenance import unchanged
 
 FEATURES = Path("data/features.safetensors")
 CURVES = ("initial", "simclr")  # the encoders whose fits are drawn
+AT_ONCE = 4  # probes at most; each holds its own standardised features
 
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
 Parts = tuple[Split, Split]  # train, test
@@ -93,13 +94,16 @@ def main() -> None:
     counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
     probe_jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
     few_jobs = list(product(encoders, counts))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    threads = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
+    try:
         of_probes = threads.map(lambda job: probe(*job), probe_jobs)
         of_few = threads.map(lambda job: few_labels(*job), few_jobs)
         of_layers = threads.map(linear, encoders)
         probes = dict(zip(probe_jobs, of_probes, strict=True))
         accuracies = dict(zip(few_jobs, of_few, strict=True))
         layers = dict(zip(encoders, of_layers, strict=True))
+    finally:
+        threads.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
 
     metrics = {}
     for name, task in tasks.items():
@@ -178,8 +182,8 @@ def label_efficiency(
 def save_classifier(probe: Probe, notes: dict[str, Any]) -> None:
     """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
     weight, bias = weights_of(probe.model)
-    shift = {"mean": torch.from_numpy(probe.scaler.mean_), "scale": torch.from_numpy(probe.scaler.scale_)}
-    tensors = shift | {"weight": weight, "bias": bias}
+    mean, scale = (torch.from_numpy(array).float() for array in (probe.scaler.mean_, probe.scaler.scale_))
+    tensors = {"mean": mean, "scale": scale, "weight": weight, "bias": bias}
     write_tensors(Path("models/classifier.safetensors"), tensors, {"fine_names": notes["fine_names"]})
 
 

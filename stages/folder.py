@@ -84,12 +84,20 @@ def _labelled(files: Files) -> Labelled:
 
 
 def _subfolders(root: Path) -> list[str]:
-    """Exits at a link that leads nowhere: its class, or all of unlabeled/, would be left out without a word."""
+    """Exits at a link that leads nowhere: its class, or all of unlabeled/, would be left out without a word.
+
+    Also at one that leads to a folder: DVC does not look into it and would not see that its images change.
+    """
     children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
     broken = [child for child in children if child.is_symlink() and not child.exists()]
     if broken:
         sys.exit(f"{shortened(str(broken[0]))}: is a link that leads nowhere; mend or remove it")
-    return [child.name for child in children if child.is_dir()]
+    folders = [child for child in children if child.is_dir()]
+    linked = [child for child in folders if child.is_symlink()]
+    if linked:
+        shown = shortened(str(linked[0]))
+        sys.exit(f"{shown}: is a link to a folder, into which DVC does not look; put the folder itself there")
+    return [child.name for child in folders]
 
 
 def _files(root: Path) -> list[Path]:

@@ -96,7 +96,7 @@ def pretrain(params: Params, device: torch.device, kept: State) -> None:
             row |= {f"train_{name}": value for name, value in mean_of(fitted).items()}
             row |= {f"heldout_{name}": value for name, value in scored.items()}
             if trouble := what_is_wrong(fitted, scored):
-                sys.exit(f"epoch {epoch}, {trouble}; the state before this epoch is kept")
+                sys.exit(f"epoch {epoch}, {trouble}" + ("; the state before this epoch is kept" if rows else ""))
             schedule.step()
             rows.append(row)
             kept.save(rows, model=model, optimizer=optimizer, schedule=schedule)

@@ -160,7 +160,7 @@ def weights_of(model: LogisticRegression) -> tuple[Tensor, Tensor]:
 def fit_linear(
     train: Split, test: Split, batch_size: int, epochs: int, lr: float, weight_decay: float, seed: int
 ) -> tuple[nn.Linear, list[Scores]]:
-    """The source experiment's linear layer, and its scores after every epoch."""
+    """The source experiment's linear layer, and its scores after every epoch. Exits where the loss is no number."""
     stream = Generator().manual_seed(seed)
     classes = int(train.y.max()) + 1
     layer = nn.Linear(train.x.shape[1], classes)
@@ -176,7 +176,13 @@ def fit_linear(
             optimizer.step()
             optimizer.zero_grad()
         schedule.step()
-        curve.append({"epoch": epoch} | both_scores(layer, train, test))
+        scores = both_scores(layer, train, test)
+        loss = scores["train_loss"]
+        if not math.isfinite(loss):
+            sys.exit(
+                f"linear layer, epoch {epoch}: the loss is {loss}; a smaller linear.lr or weight_decay usually helps"
+            )
+        curve.append({"epoch": epoch} | scores)
     return layer, curve
 
 

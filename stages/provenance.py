@@ -6,7 +6,9 @@ recorded as what the result was made with, although it never ran. A stage that f
 
 import hashlib
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +40,17 @@ def _fingerprint(path: Path) -> str:
 
 
 @contextmanager
-def unchanged(stage: str) -> Iterator[dict[str, str]]:
-    """Gives the fingerprints of a stage, and exits where they are others when the block has ended well."""
+def unchanged(stage: str) -> Iterator[None]:
+    """Exits where the fingerprints of a stage are others when the block has ended well.
+
+    Also before the block, where code was edited since the process began: Python may have imported it as it was before.
+    """
     before = fingerprints(stage)
-    yield before
+    started = process_start()
+    late = [name for name in before if name.endswith(".py") and Path(name).stat().st_mtime > started]
+    if late:
+        sys.exit(f"{', '.join(late)}: changed while the stage {stage} started; give the same command again")
+    yield
     after = fingerprints(stage)
     changed = [name for name in before if after.get(name) != before[name]]
     if changed:
@@ -49,3 +58,13 @@ def unchanged(stage: str) -> Iterator[dict[str, str]]:
             f"{', '.join(changed)}: changed while the stage {stage} ran, so its result is not recorded; "
             f"`dvc repro` runs it again as things are now"
         )
+
+
+def process_start() -> float:
+    """When this process began, in seconds since 1970, to a hundredth of a second; only Linux tells, elsewhere now."""
+    if sys.platform != "linux":
+        return time.time()
+    after_name = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    ticks = int(after_name[19])  # starttime in man 5 proc_pid_stat
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + (ticks + 1) / os.sysconf("SC_CLK_TCK")

@@ -196,7 +196,7 @@ def draw(
 
 def read_table(path: Path) -> Table:
     """The columns of a CSV file, as numbers but for the names of classes; an empty number is NaN."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: [row[name] if name in WORDS else float(row[name] or "nan") for row in rows] for name in rows[0]}
 

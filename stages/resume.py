@@ -84,7 +84,7 @@ def kept_state(decides: dict[str, str]) -> Iterator[State]:
                 "give the same command again to go on, or delete the file"
             )
         state.path.unlink(missing_ok=True)
-        lock.unlink()
+        lock.unlink(missing_ok=True)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -3,11 +3,13 @@
 import hashlib
 import io
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,3 +190,12 @@ def test_imagenet_weights_are_taken_from_the_file(tmp_path: Path) -> None:
     loaded = starting_weights(tmp_path / "weights.pth", seed=0)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).parent.parent / "params.yaml", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    with pytest.raises(SystemExit, match=r"^data: 0\.17 GB are needed and 0\.10 GB are free"):
+        download.main()
+    assert not Path("data").exists()

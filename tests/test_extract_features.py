@@ -1,6 +1,8 @@
 """The controls beside SimCLR's features (the extraction itself is tested with the encoder)."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,11 +37,8 @@ def test_components_come_from_the_training_images_alone() -> None:
     assert torch.equal(train, again)
 
 
-@pytest.mark.parametrize("weights", ["random", "imagenet"])
-def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def write_inputs(weights: str) -> dict[str, Encoder]:
+    """Parameters, twelve labelled images and two encoders, which are returned."""
     params = (Path(__file__).parent.parent / "params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("weights: random", f"weights: {weights}"))
     labels = torch.arange(6)
@@ -51,6 +50,15 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
         torch.manual_seed(seed)
         encoders[which] = Encoder("imagenet")
         write_tensors(Path(f"models/{which}.safetensors"), encoders[which].state_dict())
+    return encoders
+
+
+@pytest.mark.parametrize("weights", ["random", "imagenet"])
+def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoders = write_inputs(weights)
     stage.main()
     features, notes = read_tensors(Path("data/features.safetensors"))
     assert notes["fine_names"] == list("abcdef")
@@ -59,6 +67,16 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     assert notes["encoders"] == ["pixels", *expected]
     for which, encoder in expected.items():
         assert torch.equal(features[f"test_{which}"], extract(encoder, images(6, 1), torch.device("cpu")))
+
+
+def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs("random")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(stage, "pixel_components", None)
+    with pytest.raises(SystemExit, match=r"^data: 0\.00 GB are needed and 0\.00 GB are free"):
+        stage.main()
+    assert not Path("data/features.safetensors").exists()
 
 
 def test_an_encoder_file_with_other_tensors_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_saved_classifier_predicts_what_the_fitted_one_does(
     probe = fit_probe(data, [0.1], 0.25, 1000, seed=0)
     save_classifier(probe, {"fine_names": []})
     saved = read_tensors(Path("models/classifier.safetensors"))[0]
-    logits = (data.x - saved["mean"]) / saved["scale"] @ saved["weight"].double().T + saved["bias"]
+    logits = (data.x - saved["mean"]) / saved["scale"] @ saved["weight"].T + saved["bias"]
     expected = probe.model.predict_proba(probe.scaler.transform(data.x.numpy()))
     np.testing.assert_allclose(logits.softmax(1), expected, atol=1e-5)
 

@@ -36,6 +36,13 @@ def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -
     assert torch.equal(dataset.unlabelled, dataset.train.images)
 
 
+@pytest.mark.parametrize("name", ["train/cow", "unlabeled"])
+def test_a_folder_that_is_a_link_is_refused_because_dvc_would_not_see_its_images_change(root: Path, name: str) -> None:
+    (root / name).symlink_to(root / "train" / "ant")
+    with pytest.raises(SystemExit, match=f"{name}: is a link to a folder, into which DVC does not look"):
+        load_folder(root)
+
+
 def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
     for number in range(5):
         save(root / "unlabeled" / f"{number}.png", colour=(number, 0, 0))

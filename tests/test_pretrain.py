@@ -1,15 +1,24 @@
 """The training loop's parts: who is held out, what is drawn, what an epoch does."""
 
 import math
+import shutil
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from stages import pretrain as stage
 from stages.augment import augment
+from stages.download import starting_weights
+from stages.files import write_tensors
+from stages.params import FILE, load_params
 from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch, what_is_wrong
+from stages.resume import State, kept_state
 
 CPU = torch.device("cpu")
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
@@ -26,7 +35,7 @@ class Tiny(nn.Sequential):
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "train", "held_out"),
-    [(3072, 256, 2816, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
+    [(2560, 256, 2304, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
 )
 def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
     parts = split(count, batch_size, random_stream(0, 0, CPU))
@@ -121,3 +130,42 @@ def test_example_views_are_pictures() -> None:
     }
     assert torch.equal(shown["images"], images(8))
     assert not torch.equal(shown["first"], shown["second"])
+
+
+def run_stage() -> None:
+    """The stage on 16 images, three epochs of one step."""
+    write_tensors(Path("data/unlabelled.safetensors"), {"images": images(16)})
+    write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
+    params = load_params(Path(__file__).parent.parent / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
+    with kept_state({}) as kept:
+        stage.pretrain(params, CPU, kept)
+
+
+@pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])
+def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
+    epoch: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*arguments: Any) -> list[dict[str, torch.Tensor]]:
+        epochs.append(train_epoch(*arguments))
+        if len(epochs) == epoch:
+            epochs[-1][0]["loss"] = torch.tensor(math.nan)
+        return epochs[-1]
+
+    epochs: list[list[dict[str, torch.Tensor]]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "train_epoch", breaks)
+    with pytest.raises(SystemExit, match=f"^epoch {epoch}, step 1: the loss is nan") as stopped:
+        run_stage()
+    assert ("the state before this epoch is kept" in str(stopped.value.code)) == (kept > 0)
+    states = list(Path(".dvc/tmp/resume").glob("*.state"))
+    assert [len(State(path).restore()) for path in states] == [kept] * (kept > 0)
+    assert not Path("models/simclr.safetensors").exists()
+
+
+def test_too_little_room_is_noticed_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    monkeypatch.setattr(stage, "train_epoch", None)
+    with pytest.raises(SystemExit, match=r"^models: 0\.\d\d GB are needed and 0\.10 GB are free"):
+        run_stage()
+    assert not Path("models").exists()

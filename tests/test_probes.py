@@ -146,6 +146,13 @@ def test_scores_that_are_no_numbers_are_errors() -> None:
     assert both_scores(lambda x: torch.full((len(x), 3), math.nan), data, data)["test_accuracy"] == 0
 
 
+def test_a_linear_layer_that_diverges_ends_in_one_line() -> None:
+    data = clusters(200)
+    with pytest.raises(SystemExit, match=r"linear layer, epoch \d+: the loss is (nan|inf); a smaller") as stopped:
+        fit_linear(data, data, batch_size=32, epochs=100, lr=10.0, weight_decay=1.0, seed=0)
+    assert "\n" not in str(stopped.value.code)
+
+
 def test_linear_layer_learns_and_repeats() -> None:
     train, test = clusters(200), clusters(80, seed=1)
     settings = {"batch_size": 32, "epochs": 10, "lr": 0.05, "weight_decay": 1e-3}

@@ -1,6 +1,9 @@
 """A stage whose inputs change while it runs does not succeed."""
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,24 @@ def test_a_stage_that_nothing_disturbs_succeeds() -> None:
 def test_a_changed_file_is_named(stage: str, name: str, old: str, new: str) -> None:
     with pytest.raises(SystemExit, match=f"^{name}: changed while the stage {stage} ran"), unchanged(stage):
         edit(name, old, new)
+
+
+def test_code_edited_while_python_still_imports_is_noticed() -> None:
+    stage = subprocess.Popen([sys.executable, "-m", "stages.check"], stderr=subprocess.PIPE, text=True)
+    time.sleep(0.3)  # importing takes seconds
+    Path("stages/cifar.py").write_text(Path("stages/cifar.py").read_text() + "# later\n")
+    _, said = stage.communicate(timeout=60)
+    assert stage.returncode == 1
+    assert said.startswith("stages/cifar.py: changed while the stage check ")
+    assert not Path("data/checked.txt").exists() or "ran" in said
+
+
+def test_the_start_of_a_process_is_between_its_launch_and_its_first_statement() -> None:
+    script = "import time; now = time.time(); from stages.provenance import process_start; print(now, process_start())"
+    launched = time.time()
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    now, started = map(float, said.split())
+    assert launched - 0.02 <= started <= now + 0.02
 
 
 def test_a_changed_parameter_is_named() -> None:

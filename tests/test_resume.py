@@ -1,6 +1,7 @@
 """The state that a stopped training run goes on from."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def test_success_deletes_it() -> None:
     with kept_state({}):
         assert path.exists()
     assert list(path.parent.iterdir()) == []
+
+
+def test_success_is_one_even_if_somebody_cleared_the_states_meanwhile() -> None:
+    with kept_state({}) as kept:
+        shutil.rmtree(kept.path.parent)
+        kept.save(ROWS, model=model(1))
+    assert list(kept.path.parent.iterdir()) == []
 
 
 def test_it_lies_in_the_users_repository_even_if_dvc_runs_a_copy(
