@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from stages.dataset import SIDE, Dataset, Labelled, Sizes
 
-UNLABELLED = 2560
+UNLABELLED = 2304
 PER_CLASS = 50  # training images of each fine class, and as many test images
 COPIES = 4  # at most
 CHUNK = 1024  # images drawn at once

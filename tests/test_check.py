@@ -30,7 +30,7 @@ TEN_CLASSES = Sizes(unlabelled=600, train=[60] * 10, test=100)
 
 
 def test_the_committed_parameters_fit_the_sample() -> None:
-    assert mistakes(params(), Sizes(2560, [50] * 100, 5000)) == []
+    assert mistakes(params(), Sizes(2304, [50] * 100, 5000)) == []
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Tiny(nn.Sequential):
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "train", "held_out"),
-    [(2560, 256, 2304, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
+    [(2304, 256, 2048, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
 )
 def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
     parts = split(count, batch_size, random_stream(0, 0, CPU))
