@@ -48,12 +48,11 @@ Metrics = dict[str, Tensor]  # scalars of one step, left on the device
 
 
 def main() -> None:
-    params = load_params()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_up()
     machine = {"torch": torch.__version__, "device": str(device), "threads": str(torch.get_num_threads())}
     with kept_state(fingerprints("pretrain") | machine) as kept, unchanged("pretrain"):
-        pretrain(params, device, kept)
+        pretrain(load_params(), device, kept)
 
 
 def pretrain(params: Params, device: torch.device, kept: State) -> None:
