@@ -197,7 +197,7 @@ def draw_neighbours(
     nearest = next(iter(found.values()))[0].shape[1]
     # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
     width = 1 + len(found) * (nearest + 0.4)
-    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.4), layout="constrained")
+    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
     axis = figure.subplots()
     for row, query in enumerate(queries):
         _picture(axis, query, (0, row))
