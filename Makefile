@@ -32,7 +32,7 @@ bench: .venv/installed
 	$(plots_page)
 	touch $@
 
-# Kills the pipeline at random moments and compares what comes out: about twenty minutes.
+# Kills the pipeline at random moments and compares what comes out: twenty to thirty minutes.
 chaos: .venv/installed
 	.venv/bin/pytest -m slow --capture=no
 
