@@ -22,7 +22,7 @@ STYLES = {"pixels": (GRAY, "s"), "untrained": (PURPLE, "^"), "initial": (ORANGE,
 TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
-GAP = 0.1  # between images, of their side
+GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
 SIZE = (5.6, 3.7)  # inches, of one panel
 
 Table = Mapping[str, Sequence[Any]]  # columns
@@ -196,24 +196,23 @@ def draw_neighbours(
     """
     nearest = next(iter(found.values()))[0].shape[1]
     # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
-    width = 1 + len(found) * (nearest + 0.4)
+    width = 1 + len(found) * (APART + nearest)
     figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
     axis = figure.subplots()
     for row, query in enumerate(queries):
-        _picture(axis, query, (0, row))
+        _picture(axis, query, (0, 1 - GAP, row + 1 - GAP, row))
     axis.text(0, -0.1, "image")
-    left = 1.4
-    for encoder, (images, same) in found.items():
-        axis.text(left, -0.1, f"nearest, {names[encoder]}")
+    for block, (encoder, (images, same)) in enumerate(found.items()):
+        start = 1 + APART + block * (nearest + APART)
+        axis.text(start, -0.1, f"nearest, {names[encoder]}")
         for (row, place), framed in np.ndenumerate(same.numpy()):
-            _picture(axis, images[row, place], (left + place, row))
+            left = start + place
+            _picture(axis, images[row, place], (left, left + 1 - GAP, row + 1 - GAP, row))
             if framed:
-                corner = (left + place + GAP / 2, row + GAP / 2)
-                axis.add_patch(Rectangle(corner, 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
-        left += nearest + 0.4
-    axis.set_yticks(np.arange(len(queries)) + 0.5, labels, fontsize=9)
+                axis.add_patch(Rectangle((left, row), 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
+    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, labels, fontsize=9)
     axis.tick_params(length=0)
-    axis.set_xlim(0, width)
+    axis.set_xlim(-GAP / 2, width)
     axis.set_ylim(len(queries), -0.4)
     return figure
 
@@ -273,12 +272,8 @@ def _as_percent(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
-def _picture(axis: Axes, picture: Tensor, corner: tuple[float, float] | None = None) -> None:
-    """An image alone in its panel, or in the unit square to the right of and below a corner, with a gap around it."""
-    extent = None
-    if corner:
-        left, top = corner
-        extent = (left + GAP / 2, left + 1 - GAP / 2, top + 1 - GAP / 2, top + GAP / 2)
+def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
+    """An image at `extent` (left, right, bottom, top), or alone in its panel."""
     axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
     axis.set_xticks([])
     axis.set_yticks([])

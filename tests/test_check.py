@@ -1,12 +1,9 @@
 """Mistakes that only the parameters and the number of images together show."""
 
-from itertools import product
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from stages import check
 from stages.check import mistakes
 from stages.dataset import Sizes
 from stages.params import FILE, Params, load_params
@@ -65,19 +62,3 @@ def test_the_first_classes_alone_must_be_divisible_too() -> None:
     (found,) = mistakes(params(first_classes=2, logreg__labels_per_class=[]), sizes)
     assert found.startswith("logreg.validation_fraction = 0.2")
     assert mistakes(params(logreg__labels_per_class=[]), sizes) == []
-
-
-def test_an_image_that_cannot_be_read_ends_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = COMMITTED.read_text().replace("data: sample", "data: folder").replace("batch_size: 256", "batch_size: 6")
-    FILE.write_text(text.replace("first_classes: 10", "first_classes: 2"))
-    for part, name, number in product(("train", "test"), ("ant", "bee"), range(6)):
-        image = Path(f"images/{part}/{name}/{number}.png")
-        image.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 32)).save(image)
-    check.main()
-    Path("data/checked.txt").unlink()
-    image.write_bytes(b"no image")
-    with pytest.raises(SystemExit, match=r"^1 of 12 files cannot be read as images; .*: images/test/bee/5\.png"):
-        check.main()
-    assert not Path("data/checked.txt").exists()

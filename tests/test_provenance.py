@@ -55,7 +55,6 @@ def test_code_edited_while_python_still_imports_is_noticed() -> None:
     _, said = stage.communicate(timeout=60)
     assert stage.returncode == 1
     assert said.startswith("stages/cifar.py: changed while the stage check ")
-    assert not Path("data/checked.txt").exists() or "ran" in said
 
 
 def test_the_start_of_a_process_is_between_its_launch_and_its_first_statement() -> None:
