@@ -36,11 +36,12 @@ bench: .venv/installed
 chaos: .venv/installed
 	.venv/bin/pytest -m slow --capture=no
 
-# Resolves pyproject.toml's ranges anew, in a fresh .venv, and pins what came out.
+# Resolves pyproject.toml's ranges anew, in a fresh .venv, and pins what came out, but for what torch pins itself: CUDA's
+# libraries, which its build for the CPU doesn't have.
 lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[test]'
-	.venv/bin/pip freeze --exclude-editable > requirements.lock
+	.venv/bin/pip freeze --exclude-editable | grep --extended-regexp --invert-match '^(cuda-|nvidia-|triton==)' > requirements.lock
 	$(plots_page)
 	touch .venv/installed

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stages.contrastive import projection_head
-from stages.encoder import FEATURES, Encoder
+from stages.simclr.model import SimCLR
 
 
 def taps_on_data(side: int, kernel: int, stride: int, padding: int) -> int:
@@ -42,6 +41,5 @@ def needed_flop(model: nn.Module, x: Tensor) -> int:
 def simclr_step_flop(stem: str, projection_dim: int, batch_size: int) -> int:
     """Of a whole step on 32x32 images: encoder, projection head and the matrix of similarities."""
     views = 2 * batch_size
-    model = nn.Sequential(Encoder(stem), projection_head(FEATURES, projection_dim))
     similarities = 3 * 2 * views**2 * projection_dim
-    return needed_flop(model, torch.zeros(2, 3, 32, 32)) * batch_size + similarities
+    return needed_flop(SimCLR(stem, projection_dim), torch.zeros(2, 3, 32, 32)) * batch_size + similarities

@@ -1,4 +1,4 @@
-"""Measures what the README claims about speed: `make bench` prints its table.
+"""Measures what benchmarks/README.md claims about speed: `make bench` prints its table.
 
 Every row is measured once a round, in alternation with all others, so that a machine that gets slower slows them all;
 the table has the median over the rounds and the span from the lowest to the highest. All of it takes the images of the
@@ -19,10 +19,10 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from kornia import augmentation as kornia
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
@@ -30,17 +30,17 @@ from tqdm import tqdm
 
 from benchmarks import lightly_simclr, memory, textbook
 from benchmarks.arithmetic import simclr_step_flop
-from stages.augment import augment
-from stages.contrastive import projection_head
-from stages.dataset import Dataset
 from stages.download import starting_weights
-from stages.encoder import FEATURES, Encoder
-from stages.extract_features import extract
-from stages.files import write_tensors
-from stages.params import load_params
+from stages.features.extraction import extract
+from stages.files.params import load_params
+from stages.files.tensors import write_tensors
+from stages.images.sample import generate_sample
 from stages.pretrain import View, random_stream, set_up, train_epoch
-from stages.probes import Split, validate_C
-from stages.sample import generate_sample
+from stages.probing.logreg import validation_losses
+from stages.probing.probe import Split
+from stages.simclr.augmentation import augment
+from stages.simclr.encoder import Encoder
+from stages.simclr.model import SimCLR
 
 ROUNDS = 3
 PARTS = ("augmentation", "forward", "backward", "optimizer")
@@ -131,16 +131,23 @@ def processor() -> str:
 
 
 @cache
-def sample() -> Dataset:
-    return generate_sample(PARAMS.seed)
+def unlabelled() -> Tensor:
+    return torch.from_numpy(generate_sample(PARAMS.seed).unlabelled)
+
+
+@cache
+def labelled() -> tuple[Tensor, np.ndarray]:
+    """Training images and their classes."""
+    train = generate_sample(PARAMS.seed).train
+    return torch.from_numpy(train.images), train.fine
 
 
 def textbook_speed() -> Figures:
-    return {"textbook": views_per_second(textbook.training_steps(sample().unlabelled, 256), 256)}
+    return {"textbook": views_per_second(textbook.training_steps(unlabelled(), 256), 256)}
 
 
 def lightly_speed() -> Figures:
-    return {"lightly": views_per_second(lightly_simclr.training_steps(sample().unlabelled, 256), 256)}
+    return {"lightly": views_per_second(lightly_simclr.training_steps(unlabelled(), 256), 256)}
 
 
 def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
@@ -156,9 +163,9 @@ def train(
     steps: int, batch_size: int = 256, view: View = OURS, watch: Callable[..., None] | None = None
 ) -> tuple[float, float]:
     """Our `train_epoch` for so many steps after one to warm up: (views/s, seconds)."""
-    images = sample().unlabelled
+    images = unlabelled()
     torch.manual_seed(PARAMS.seed)
-    model = nn.Sequential(Encoder(PARAMS.stem), projection_head(FEATURES, PARAMS.projection_dim))
+    model = SimCLR(PARAMS.stem, PARAMS.projection_dim)
     optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
     stream = random_stream(PARAMS.seed, 1, CPU)
     batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream).unbind()
@@ -231,7 +238,7 @@ def image_counts() -> Figures:
 
 def extraction() -> Figures:
     """Images per second of our extraction and of torchvision's network in the same batches."""
-    images = sample().train.images
+    images, _ = labelled()
     encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval()
 
     @torch.inference_mode()
@@ -252,11 +259,11 @@ def grid_search() -> Figures:
 
     def stock() -> None:
         for _ in range(2):
-            validate_C(Split(train.x.double(), train.y), **settings)
+            validation_losses(Split(train.x.astype(np.float64), train.y), **settings)
 
     def ours() -> None:
         with threadpool_limits(1), ThreadPoolExecutor() as threads:
-            list(threads.map(lambda _: validate_C(train, **settings), range(2)))
+            list(threads.map(lambda _: validation_losses(train, **settings), range(2)))
 
     return {"stock grid": seconds_of(stock), "grid": seconds_of(ours)}
 
@@ -264,8 +271,8 @@ def grid_search() -> Figures:
 @cache
 def untrained_features() -> Split:
     torch.manual_seed(PARAMS.seed)
-    x = extract(Encoder(PARAMS.stem), sample().train.images, CPU).numpy()
-    return Split(torch.from_numpy(StandardScaler().fit_transform(x)), sample().train.fine)
+    images, classes = labelled()
+    return Split(extract(Encoder(PARAMS.stem), images, CPU).numpy(), classes)
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:

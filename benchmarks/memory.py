@@ -1,4 +1,5 @@
-"""Peak memory of every stage on data of CIFAR's size: `python -m benchmarks.memory` prints the table in the README.
+"""Peak memory of every stage on data of CIFAR's size: `python -m benchmarks.memory` prints the table of
+benchmarks/README.md.
 
 50,000 images for pretraining, 50,000 and 10,000 for the probes of 100 classes. Few iterations, because they change the
 time and not the memory: ten minutes on 2 cores.
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.files import write_tensors
+from stages.files.tensors import write_tensors
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 100
@@ -34,7 +35,7 @@ def main() -> None:
         for stage in ("check", "download"):
             show(stage, folder)
         write_noise(folder / "data")  # equal images would collapse
-        for stage in ("pretrain", "extract-features", "fit-logreg", "evaluate", "report"):
+        for stage in ("pretrain", "extract-features", "fit-logreg", "report"):
             show(stage, folder)
 
 

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from stages.dataset import Sizes
-from stages.files import write_bytes
-from stages.params import FILE, Params, load_params, way_back
-from stages.provenance import unchanged
-from stages.sources import count_images
+from stages.files.inputs import inputs_must_not_change
+from stages.files.params import FILE, Params, load_params, way_back
+from stages.files.writing import write_bytes
+from stages.images.dataset import Sizes
+from stages.images.sizes import count_images
+from stages.probing.probe import validation_split
 
 
 def main() -> None:
@@ -57,18 +57,14 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
 
 
 def can_be_split(per_class: list[int], fraction: float, seed: int) -> bool:
-    """Whether every class gets images on both sides of the stratified split that fit-logreg will make.
-
-    scikit-learn itself looks only at how many images each side has: of 6 and 2, a quarter is two of the first class.
-    """
-    labels = np.repeat(np.arange(len(per_class)), per_class)
+    """Whether so many images of each class can be split as fit-logreg will do."""
     try:
-        parts = train_test_split(labels, test_size=fraction, stratify=labels, random_state=seed)
+        validation_split(np.repeat(np.arange(len(per_class)), per_class), fraction, seed)
     except ValueError:
         return False
-    return all(len(np.unique(part)) == len(per_class) for part in parts)
+    return True
 
 
 if __name__ == "__main__":
-    with unchanged("check"):
+    with inputs_must_not_change("check"):
         main()

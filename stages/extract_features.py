@@ -1,65 +1,70 @@
 """Stage `extract-features`: the labelled images as frozen features h, of the encoder after SimCLR and of its controls.
 
 The projection head is gone (section 4.2 of the paper: h serves better than z). No augmentation, every image once.
-The controls: the encoder as it was before SimCLR, an untrained one where that had ImageNet's weights, and the pixels
-themselves, in as many numbers by a PCA of the training images.
+The controls: the pixels themselves, an untrained encoder, and the one that SimCLR began with where that had ImageNet's
+weights.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
-Writes  data/features.safetensors   {train,test}_{pixels,untrained,initial,simclr} (N, 512) float32, the fine and coarse
-                                    labels, and as notes the names of the encoders and of the classes
+Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, 512) float32, the fine and
+                                    coarse labels, and as notes the names of the encoders and of the classes
+        plots/data/maps.csv         test images on a map, a row per encoder (before and after SimCLR) and image
 """
 
-import copy
-import math
 import sys
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
-from scipy.linalg import hadamard
-from sklearn.decomposition import PCA
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm import tqdm
+from threadpoolctl import threadpool_limits
+from torch import Tensor
 
-from stages.encoder import FEATURES, Encoder
-from stages.files import one_line, read_tensors, require_room, write_tensors
-from stages.params import load_params
-from stages.provenance import unchanged
+from stages.features.extraction import extract
+from stages.features.maps import tsne
+from stages.features.pixels import pixel_components
+from stages.files.inputs import inputs_must_not_change
+from stages.files.messages import one_line
+from stages.files.params import load_params
+from stages.files.tensors import read_tensors, write_tensors
+from stages.files.writing import require_room, write_table
+from stages.simclr.encoder import FEATURES, Encoder
 
-BATCH = 512
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse")
+MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds for them
 
 
 def main() -> None:
     params = load_params()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labelled, names = read_tensors(Path("data/labelled.safetensors"))
-    train, test = (labelled[f"{part}_images"] for part in PARTS)
+    train, test = (labelled[f"{split}_images"] for split in SPLITS)
 
-    encoders = {}
-    if params.weights == "imagenet":  # else the initial encoder is an untrained one
+    initial = load_encoder(Path("models/initial.safetensors"), params.stem)
+    encoders = {"untrained": initial}
+    if params.weights == "imagenet":
         torch.manual_seed(params.seed)
-        encoders["untrained"] = Encoder(params.stem)
-    encoders |= {
-        which: load_encoder(Path(f"models/{which}.safetensors"), params.stem) for which in ("initial", "simclr")
-    }
+        encoders = {"untrained": Encoder(params.stem), "imagenet": initial}
+    encoders["simclr"] = load_encoder(Path("models/simclr.safetensors"), params.stem)
 
     # Once more in DVC's cache.
     require_room(Path("data"), 2 * 4 * FEATURES * (len(train) + len(test)) * (1 + len(encoders)))
-    features = {"pixels": pixel_components(train, test)}
-    for which, encoder in encoders.items():
-        features[which] = extract(encoder, train, device), extract(encoder, test, device)
-        if not all(bool(h.isfinite().all()) for h in features[which]):
+    features = {"pixels": pixel_components(train, test, FEATURES)}
+    for name, encoder in encoders.items():
+        features[name] = extract(encoder, train, device), extract(encoder, test, device)
+        if not all(bool(h.isfinite().all()) for h in features[name]):
             advice = (
-                "pretrain again, with a smaller lr" if which == "simclr" else "`dvc repro -f download` makes it anew"
+                "pretrain again, with a smaller lr" if name == "simclr" else "`dvc repro -f download` makes it anew"
             )
-            sys.exit(f"features of the encoder {which} are no numbers; {advice}")
-    tensors = {f"{part}_{which}": h for which, both in features.items() for part, h in zip(PARTS, both, strict=True)}
+            sys.exit(f"features of the encoder {name} are no numbers; {advice}")
+    tensors = {f"{split}_{name}": h for name, both in features.items() for split, h in zip(SPLITS, both, strict=True)}
     labels = {name: labelled[name] for name in LABELS}
     write_tensors(Path("data/features.safetensors"), tensors | labels, {"encoders": list(features), **names})
+
+    before = "imagenet" if "imagenet" in encoders else "untrained"
+    shown = {name: features[name][1] for name in (before, "simclr")}
+    write_table(Path("plots/data/maps.csv"), map_table(shown, labels, names, params.seed))
 
 
 def load_encoder(path: Path, stem: str) -> Encoder:
@@ -72,49 +77,29 @@ def load_encoder(path: Path, stem: str) -> Encoder:
     return encoder
 
 
-def pixel_components(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in [0, 1] in the space of the first D principal axes of the training images: (N, H, W, 3) -> (N, D).
-
-    On axes of that space that all have the same variance, by a Hadamard matrix, which changes no distance: the probes
-    standardise what they get, and on the principal axes themselves that would make the last ones, which are noise, as
-    large as the first (46 % instead of 69 % on the sample's first ten classes).
-    """
-
-    def rows(images: Tensor) -> np.ndarray:
-        return images.flatten(1).float().div_(255).numpy()
-
-    # Both are exact; which is faster depends on what there is more of.
-    shape = train.flatten(1).shape
-    solver = "covariance_eigh" if shape[0] > shape[1] else "full"
-    components = min(FEATURES, shape[0] - 1, shape[1])  # N centred rows have N - 1 dimensions
-    pca = PCA(components, svd_solver=solver).fit(rows(train))
-    turn = hadamard(FEATURES, dtype=np.float32)[:components] / np.float32(math.sqrt(FEATURES))
-    on_train, on_test = (torch.from_numpy(pca.transform(rows(images)) @ turn) for images in (train, test))
-    return on_train, on_test
-
-
-def folded(encoder: nn.Module) -> nn.Module:
-    """A copy to evaluate with every BatchNorm made part of the convolution before it: the same function, faster.
-
-    Expects each BatchNorm to be registered right after its convolution, as in ResNets.
-    """
-    encoder = copy.deepcopy(encoder).eval()
-    for parent in encoder.modules():
-        for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
-    return encoder
-
-
-@torch.inference_mode()
-def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are."""
-    frozen = folded(encoder).to(device)
-    batches = tqdm(images.split(BATCH), unit=" batches", disable=None, leave=False)
-    return torch.cat([frozen(batch.to(device).permute(0, 3, 1, 2)).cpu() for batch in batches])
+def map_table(
+    features: dict[str, Tensor], labels: dict[str, Tensor], names: dict[str, list[str]], seed: int
+) -> pd.DataFrame:
+    """Random test images on a map for each encoder, with their classes and superclasses."""
+    images = np.random.default_rng(seed).permutation(len(labels["test_fine"]))[:MAPPED]
+    # One thread each; OpenBLAS' limit is the process's, OpenMP's a thread's.
+    with threadpool_limits(1), ThreadPoolExecutor(len(features)) as threads:
+        maps = threads.map(lambda h: tsne(h[images], seed), features.values())
+        return pd.concat(
+            pd.DataFrame(
+                {
+                    "encoder": encoder,
+                    "image": images,
+                    "class": np.array(names["fine_names"])[labels["test_fine"][images]],
+                    "superclass": np.array(names["coarse_names"])[labels["test_coarse"][images]],
+                    "x": points[:, 0],
+                    "y": points[:, 1],
+                }
+            )
+            for encoder, points in zip(features, maps, strict=True)
+        )
 
 
 if __name__ == "__main__":
-    with unchanged("extract-features"):
+    with inputs_must_not_change("extract-features"):
         main()

@@ -1,195 +1,268 @@
-"""Stage `fit-logreg`: linear probes on the frozen features of every encoder.
+"""Stage `fit-logreg`: probes on the frozen features of every encoder. The test images are scored and choose nothing.
 
-1. scikit-learn's LogisticRegression, for all classes, for the first ones and for the superclasses. C is chosen on a
-   split of the training set; the test set is scored and never chosen on.
-2. Label efficiency: the same for all classes, with few training images per class, drawn several times (C is chosen
-   on the first draw).
-3. The source experiment's own linear layer on the plain features of the first classes: mini-batches, AdamW, the
-   learning rate divided by ten at 60 % and at 80 % of the epochs.
+1. logreg: logistic regression for the first classes, for all and for the superclasses; C is chosen on a split of the
+   training images. For all classes also with few labels, drawn several times.
+2. linear: the source experiment's linear layer, for the first classes.
+3. neighbours: the nearest training images vote, for all classes and for the superclasses.
 
 Reads   data/features.safetensors
-Writes  metrics/logreg.json, metrics/linear.json     scores of every encoder, and what SimCLR gains over the others
-        plots/logreg_{all,first}_{initial,simclr}.csv  loss and accuracy, a row per L-BFGS iteration
-        plots/linear_{initial,simclr}.csv              the same, a row per epoch
-        plots/logreg_C.csv                             validation loss of all classes, a row per candidate for C
-        plots/label_efficiency.csv                     test accuracy, a row per number of training images of each class
-        models/classifier.safetensors                  the probe of all classes on SimCLR features
-        models/predictions.safetensors                 class scores of the test images, all classes, every encoder
+Writes  metrics/probes.json               accuracies, and what SimCLR gains over the best control
+        plots/data/scores.csv             every probe: a row per probe, classes, encoder and split
+        plots/data/gains.csv              what SimCLR gains: a row per probe, classes and control
+        plots/data/fits.csv               scores during a fit, of the encoder before and after SimCLR
+        plots/data/choice_of_C.csv        validation loss of each candidate
+        plots/data/label_efficiency.csv   accuracy with few labels, a row per draw
+        plots/data/predictions.csv        what the logistic regression of all classes on SimCLR's features says
+        data/neighbours.csv               some test images and their nearest training images, for the report
+        models/classifier.safetensors     that logistic regression: scores are weight @ ((h - mean) / scale) + bias
 """
 
 import os
 import sys
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
 
-from stages.files import read_tensors, write_csv, write_json, write_tensors
-from stages.params import load_params
-from stages.probes import (
-    Probe,
-    Scores,
-    Split,
-    both_scores,
-    draw_labels,
-    few_label_accuracies,
-    fit_linear,
-    fit_probe,
-    gains,
-    interval,
-    rank_of_truth,
-    weights_of,
-)
-from stages.provenance import unchanged
+from stages.files.inputs import inputs_must_not_change
+from stages.files.params import load_params
+from stages.files.tensors import read_tensors, write_tensors
+from stages.files.writing import write_metrics, write_table
+from stages.probing.linear import fit_linear
+from stages.probing.logreg import best, choose_and_fit, few_label_accuracies
+from stages.probing.neighbours import fit_neighbours, nearest
+from stages.probing.predictions import prediction_table
+from stages.probing.probe import Probe, Split, draw_labels
+from stages.probing.scores import calibration_error, interval, log_softmax, paired_gain, rank_of_truth, scores
 
 FEATURES = Path("data/features.safetensors")
-CURVES = ("initial", "simclr")  # the encoders whose fits are drawn
+TABLES = Path("plots/data")
 AT_ONCE = 4  # probes at most; each holds its own standardised features
+SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
 
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
-Parts = tuple[Split, Split]  # train, test
+
+
+@dataclass(frozen=True)
+class Result:
+    fitted: Probe
+    scores: list[dict[str, Any]]  # a row per split
+    right: np.ndarray  # (N,) bool, of the test images
+
+
+Results = dict[tuple[str, str, str], Result]  # of a probe, classes and an encoder
 
 
 def main() -> None:
     params = load_params()
     tensors, notes = read_tensors(FEATURES)
-    encoders = notes["encoders"]
-    for encoder in encoders:
-        of_train, of_test = (tensors[f"{part}_{encoder}"] for part in ("train", "test"))
-        if not (bool(of_train.isfinite().all()) and bool(of_test.isfinite().all())):
-            sys.exit(f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes it anew")
-        if bool((of_train == of_train[0]).all()):
-            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
-    tasks = tasks_of(notes["fine_names"], notes["coarse_names"], params.first_classes)
-    settings = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
+    features = {name: tensor.numpy() for name, tensor in tensors.items()}
+    fine_names, coarse_names, encoders = notes["fine_names"], notes["coarse_names"], notes["encoders"]
+    refuse_useless(features, encoders)
+    tasks = tasks_of(fine_names, coarse_names, params.first_classes)
+    first = "first" if "first" in tasks else "all"
+    choosing = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
+    watched = encoders[-2:]  # before and after SimCLR
 
-    def parts(task: Task, encoder: str) -> Parts:
-        labels, count = task
-        train, test = (Split(tensors[f"{part}_{encoder}"], tensors[f"{part}_{labels}"]) for part in ("train", "test"))
+    def splits(classes: str, encoder: str) -> tuple[Split, Split]:
+        labels, count = tasks[classes]
+        train, test = (Split(features[f"{part}_{encoder}"], features[f"{part}_{labels}"]) for part in ("train", "test"))
         return train.first(count), test.first(count)
 
-    def probe(task: Task, encoder: str) -> Probe:
-        train, test = parts(task, encoder)
-        watch = encoder in CURVES and task in (tasks["all"], tasks["first"])
-        return fit_probe(train, **settings, watched=test if watch else None)
+    def fit(probe: str, classes: str, encoder: str) -> Result:
+        train, test = splits(classes, encoder)
+        match probe:
+            case "logreg":
+                watch = test if encoder in watched and classes != "superclasses" else None
+                fitted = choose_and_fit(train, **choosing, watched=watch)
+            case "linear":
+                fitted = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
+            case _:
+                fitted = fit_neighbours(train, params.neighbours)
+        # Of the training images, each is its own nearest neighbour.
+        scored = {"test": test} if probe == "neighbours" else {"train": train, "test": test}
+        z = {name: fitted.logits(split.x) for name, split in scored.items()}
+        rows = [score_row(name, z[name], split.y) for name, split in scored.items()]
+        return Result(fitted, rows, rank_of_truth(z["test"], test.y) <= 1)
 
     def few_labels(encoder: str, per_class: int) -> list[float]:
-        train, test = parts(tasks["all"], encoder)
+        train, test = splits("all", encoder)
         # The encoder is not in the seed, so that every encoder gets the same images.
         seeds = [[params.seed, per_class, draw] for draw in range(params.logreg.draws)]
-        return few_label_accuracies(
-            [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds], test, **settings
-        )
+        draws = [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds]
+        return few_label_accuracies(draws, test, **choosing)
 
-    def linear(encoder: str) -> tuple[nn.Linear, list[Scores]]:
-        return fit_linear(*parts(tasks["first"], encoder), **params.linear.model_dump(), seed=params.seed)
-
-    enough = min(tensors["train_fine"].bincount().tolist())
+    kinds = [("logreg", classes) for classes in tasks] + [("linear", first)]
+    kinds += [("neighbours", classes) for classes in tasks if classes != "first"]
+    fits = [(*kind, encoder) for kind, encoder in product(kinds, encoders)]
+    enough = np.bincount(features["train_fine"]).min()
     counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
-    probe_jobs = list(product(dict.fromkeys(tasks.values()), encoders))  # equal tasks are fitted once
-    few_jobs = list(product(encoders, counts))
+    few = list(product(encoders, counts))
     threads = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
     try:
-        of_probes = threads.map(lambda job: probe(*job), probe_jobs)
-        of_few = threads.map(lambda job: few_labels(*job), few_jobs)
-        of_layers = threads.map(linear, encoders)
-        probes = dict(zip(probe_jobs, of_probes, strict=True))
-        accuracies = dict(zip(few_jobs, of_few, strict=True))
-        layers = dict(zip(encoders, of_layers, strict=True))
+        of_fits = threads.map(lambda job: fit(*job), fits)
+        of_few = threads.map(lambda job: few_labels(*job), few)
+        results = dict(zip(fits, of_fits, strict=True))
+        drawn = dict(zip(few, of_few, strict=True))
     finally:
         threads.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
 
-    metrics = {}
-    for name, task in tasks.items():
-        of_task = {encoder: probes[task, encoder] for encoder in encoders}
-        metrics[name] = compare({encoder: (each.logits, *parts(task, encoder)) for encoder, each in of_task.items()})
-        for encoder, each in of_task.items():
-            C = each.model.C
-            metrics[name][encoder] |= {"C": C, "validation_loss": each.validation[C], "iteration": each.iterations}
-    write_json(Path("metrics/logreg.json"), metrics)
-    for name, encoder in product(("all", "first"), CURVES):
-        write_csv(Path(f"plots/logreg_{name}_{encoder}.csv"), probes[tasks[name], encoder].curve)
+    table, gains = score_table(results), gain_table(results)
+    write_metrics(Path("metrics/probes.json"), headline(table, gains, first))
+    write_table(TABLES / "scores.csv", table)
+    write_table(TABLES / "gains.csv", gains)
+    write_table(TABLES / "fits.csv", fit_table(results, watched))
+    write_table(TABLES / "choice_of_C.csv", choice_table(results))
+    images = len(features["train_fine"]) // len(fine_names)
+    write_table(TABLES / "label_efficiency.csv", label_efficiency(drawn, images, table))
+    of_all = results["logreg", "all", "simclr"].fitted
+    z = of_all.logits(features["test_simclr"])
+    predictions = prediction_table(z, features["test_fine"], features["test_coarse"], fine_names, coarse_names)
+    write_table(TABLES / "predictions.csv", predictions)
+    write_table(Path("data/neighbours.csv"), neighbour_table(features, watched, fine_names, params.seed))
+    classifier = {name: torch.from_numpy(array) for name, array in of_all.parameters.items()}
+    write_tensors(Path("models/classifier.safetensors"), classifier, {"fine_names": fine_names})
 
-    of_all = {encoder: probes[tasks["all"], encoder] for encoder in encoders}
-    write_csv(
-        Path("plots/logreg_C.csv"),
-        [
-            {"C": C} | {encoder: of_all[encoder].validation[C] for encoder in encoders}
-            for C in of_all["simclr"].validation
-        ],
-    )
-    every_image = {encoder: metrics["all"][encoder]["test_accuracy"] for encoder in encoders}
-    images = len(tensors["train_fine"]) // len(notes["fine_names"])
-    write_csv(Path("plots/label_efficiency.csv"), label_efficiency(accuracies, images, every_image))
-    save_classifier(of_all["simclr"], notes)
-    scores = {encoder: each.logits(tensors[f"test_{encoder}"]) for encoder, each in of_all.items()}
-    write_tensors(Path("models/predictions.safetensors"), scores)
 
-    for encoder in CURVES:
-        write_csv(Path(f"plots/linear_{encoder}.csv"), layers[encoder][1])
-    first = {encoder: (layer, *parts(tasks["first"], encoder)) for encoder, (layer, _) in layers.items()}
-    write_json(Path("metrics/linear.json"), compare(first))
+def refuse_useless(features: dict[str, np.ndarray], encoders: list[str]) -> None:
+    """Exits where an encoder's features are no numbers, or all the same."""
+    for encoder in encoders:
+        train, test = features[f"train_{encoder}"], features[f"test_{encoder}"]
+        if not (np.isfinite(train).all() and np.isfinite(test).all()):
+            sys.exit(f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes it anew")
+        if (train == train[0]).all():
+            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
 
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:
-    """A folder's superclasses are its classes, and its first ones may be all of them: then the tasks are equal."""
-    every = ("fine", len(fine_names))
+    """What there is to classify: no first classes where those are all, no superclasses where there are none."""
+    tasks = {"first": ("fine", first_classes)} if first_classes < len(fine_names) else {}
+    tasks["all"] = ("fine", len(fine_names))
+    return tasks if coarse_names == fine_names else tasks | {"superclasses": ("coarse", len(coarse_names))}
+
+
+def score_row(split: str, z: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    found = scores(z, y)
+    # The interval is about images that the probe has not seen.
+    low, high = interval(found["accuracy"], len(y)) if split == "test" else (np.nan, np.nan)
+    confidence = np.exp(log_softmax(z).max(1))
     return {
-        "all": every,
-        "first": ("fine", min(first_classes, len(fine_names))),
-        "coarse": every if coarse_names == fine_names else ("coarse", len(coarse_names)),
+        "split": split,
+        "images": len(y),
+        "accuracy": found["accuracy"],
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "top5": found["top5"],
+        # Not finite where a true class has none of the neighbours' votes.
+        "loss": found["loss"] if np.isfinite(found["loss"]) else np.nan,
+        "calibration_error": calibration_error(confidence, rank_of_truth(z, y) <= 1),
     }
 
 
-def compare(probes: Mapping[str, tuple[Callable[[Tensor], Tensor], Split, Split]]) -> dict[str, Any]:
-    """The scores of every encoder's probe, and what SimCLR gains over each other one on the same test images."""
+def score_table(results: Results) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"probe": probe, "classes": classes, "encoder": encoder, **row}
+        for (probe, classes, encoder), result in results.items()
+        for row in result.scores
+    )
+
+
+def gain_table(results: Results) -> pd.DataFrame:
+    """How much more often SimCLR's probe is right than each control's on the same test images, with the interval."""
+    rows = []
+    for (probe, classes, control), result in results.items():
+        if control != "simclr":
+            gain, low, high = paired_gain(results[probe, classes, "simclr"].right, result.right)
+            row = {"probe": probe, "classes": classes, "control": control}
+            rows.append(row | {"gain": gain, "gain_low": low, "gain_high": high})
+    return pd.DataFrame(rows)
+
+
+def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, Any]:
+    """The numbers that one compares between experiments: test accuracies, and the gain over the best control."""
     metrics: dict[str, Any] = {}
-    right = {}
-    for encoder, (logits, train, test) in probes.items():
-        scores = both_scores(logits, train, test)
-        metrics[encoder] = scores | interval(scores["test_accuracy"], len(test.y))
-        right[encoder] = rank_of_truth(logits(test.x), test.y) <= 1
-    return metrics | {"gain": gains(right)}
+    for name, probe, classes in (
+        ("first", "logreg", first),
+        ("all", "logreg", "all"),
+        ("linear", "linear", first),
+        ("neighbours", "neighbours", "all"),
+    ):
+        tested = table[(table.probe == probe) & (table.classes == classes) & (table.split == "test")]
+        metrics[name] = dict(zip(tested.encoder, tested.accuracy, strict=True))
+        least = gains[(gains.probe == probe) & (gains.classes == classes)].sort_values("gain").iloc[0]
+        metrics[name] |= {each: float(least[each]) for each in ("gain", "gain_low", "gain_high")}
+    return metrics
 
 
-def label_efficiency(
-    accuracies: Mapping[tuple[str, int], list[float]], images: int, every_image: Scores
-) -> list[dict[str, float | str]]:
-    """A row per number of images of each class: mean and standard deviation over the draws, for every encoder.
+def fit_table(results: Results, encoders: list[str]) -> pd.DataFrame:
+    """Scores per step: an iteration of L-BFGS, an epoch of the linear layer."""
+    return pd.DataFrame(
+        {"probe": probe, "classes": classes, "encoder": encoder, "step": number // 2 + 1, **row}
+        for (probe, classes, encoder), result in results.items()
+        if encoder in encoders
+        for number, row in enumerate(result.fitted.curve)
+    )
 
-    accuracies: of (encoder, images of each class), for each draw. every_image: with all `images` of each class, where
-    there is nothing to draw, so that row, the last, has no deviation.
+
+def choice_table(results: Results) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(best(validation) == C)}
+        for (_, classes, encoder), result in results.items()
+        for validation in [result.fitted.validation]
+        for C, loss in validation.items()
+    )
+
+
+def label_efficiency(drawn: dict[tuple[str, int], list[float]], images: int, table: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy of all classes: a row per encoder, number of labelled images of each class and draw of them.
+
+    Where all images are labelled, the last number, there is nothing to draw and one row.
     """
-    rows: list[dict[str, float | str]] = []
-    for count in dict.fromkeys(per_class for _, per_class in accuracies):
-        row: dict[str, float | str] = {"images_per_class": count}
-        for encoder in every_image:
-            drawn = accuracies[encoder, count]
-            row |= {encoder: fmean(drawn), f"{encoder}_sd": stdev(drawn)}
-        rows.append(row)
-    last: dict[str, float | str] = {"images_per_class": images}
-    for encoder, accuracy in every_image.items():
-        last |= {encoder: accuracy, f"{encoder}_sd": ""}
-    return [*rows, last]
+    rows = [
+        {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}
+        for (encoder, count), of_draws in drawn.items()
+        for draw, accuracy in enumerate(of_draws, 1)
+    ]
+    every = table[(table.probe == "logreg") & (table.classes == "all") & (table.split == "test")]
+    rows += [
+        {"classes": "all", "encoder": encoder, "images_per_class": images, "draw": 1, "accuracy": accuracy}
+        for encoder, accuracy in zip(every.encoder, every.accuracy, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
-def save_classifier(probe: Probe, notes: dict[str, Any]) -> None:
-    """Class scores of features h are weight @ ((h - mean) / scale) + bias."""
-    weight, bias = weights_of(probe.model)
-    mean, scale = (torch.from_numpy(array).float() for array in (probe.scaler.mean_, probe.scaler.scale_))
-    tensors = {"mean": mean, "scale": scale, "weight": weight, "bias": bias}
-    write_tensors(Path("models/classifier.safetensors"), tensors, {"fine_names": notes["fine_names"]})
+def neighbour_table(features: dict[str, np.ndarray], encoders: list[str], names: list[str], seed: int) -> pd.DataFrame:
+    """A random test image of each of some random classes, and the training images nearest to it for each encoder."""
+    fine = features["test_fine"]
+    one_of_each = draw_labels(fine, 1, [seed])
+    chosen = np.random.default_rng(seed).permutation(len(one_of_each))[:SHOWN_QUERIES]
+    queries = one_of_each[np.sort(chosen)]
+    rows = []
+    for encoder in encoders:
+        found = nearest(features[f"train_{encoder}"], features[f"test_{encoder}"][queries], SHOWN_NEIGHBOURS)
+        for (query, rank), neighbour in np.ndenumerate(found):
+            rows.append(
+                {
+                    "encoder": encoder,
+                    "image": queries[query],
+                    "class": names[fine[queries[query]]],
+                    "rank": rank + 1,
+                    "neighbour": neighbour,
+                    "neighbour_class": names[features["train_fine"][neighbour]],
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
     # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and the result does
     # not depend on the number of cores.
     torch.set_num_threads(1)
-    with threadpool_limits(1), unchanged("fit-logreg"):
+    with threadpool_limits(1), inputs_must_not_change("fit-logreg"):
         main()

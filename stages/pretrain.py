@@ -3,9 +3,11 @@
 Reads   data/unlabelled.safetensors, data/resnet18.safetensors (the weights to start from)
 Writes  models/initial.safetensors   the encoder before SimCLR, without a head
         models/simclr.safetensors    the encoder after it, without a head
-        models/views.safetensors     a few images and two views of each, for the report
-        plots/pretrain.csv           loss and retrieval of partners, a row per epoch
-        metrics/pretrain.json        its last row
+        data/views.safetensors       a few images and two views of each, for the report
+        plots/data/pretrain.csv      loss and health, a row per epoch and split; grows while it trains
+        metrics/pretrain.json        the last epoch's
+
+Shapes: B images of a batch, V = 2B views, P numbers of a projection z.
 """
 
 import ctypes
@@ -16,25 +18,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
-from stages.augment import augment
-from stages.contrastive import (
-    contrastive_metrics,
-    cosine_similarities,
-    embedding_health,
-    nt_xent,
-    projection_head,
-)
-from stages.encoder import FEATURES, Encoder
-from stages.files import one_line, read_tensors, require_room, write_csv, write_json, write_tensors
-from stages.params import Params, load_params
-from stages.provenance import fingerprints, unchanged
-from stages.resume import State, kept_state
+from stages.files.inputs import fingerprints, inputs_must_not_change
+from stages.files.messages import one_line
+from stages.files.params import Params, load_params
+from stages.files.tensors import read_tensors, write_tensors
+from stages.files.writing import require_room, write_metrics, write_table
+from stages.simclr.augmentation import augment
+from stages.simclr.checkpoint import Checkpoint, History, resumable
+from stages.simclr.health import contrastive_metrics, embedding_health
+from stages.simclr.loss import cosine_similarities, nt_xent
+from stages.simclr.model import SimCLR
 
 HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
 HEALTH_IMAGES = 4096
@@ -51,67 +51,81 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_up()
     machine = {"torch": torch.__version__, "device": str(device), "threads": str(torch.get_num_threads())}
-    with kept_state(fingerprints("pretrain") | machine) as kept, unchanged("pretrain"):
-        pretrain(load_params(), device, kept)
+    with resumable(fingerprints("pretrain") | machine) as checkpoint, inputs_must_not_change("pretrain"):
+        pretrain(load_params(), device, checkpoint)
 
 
-def pretrain(params: Params, device: torch.device, kept: State) -> None:
+def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.seed)
 
     images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
     train, held_out = split(len(images), params.batch_size, random_stream(params.seed, 0, device))
     view = partial(augment, **params.augment.model_dump())
 
-    encoder = Encoder(params.stem)
+    model = SimCLR(params.stem, params.projection_dim)
     weights = Path("data/resnet18.safetensors")
     try:
-        encoder.load_torchvision(read_tensors(weights)[0])
+        model.encoder.load_torchvision(read_tensors(weights)[0])
     except (KeyError, RuntimeError) as error:
         sys.exit(
             f"{weights}: is not torchvision's ResNet-18 ({one_line(error)}); `dvc repro -f download` makes it anew"
         )
     # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
-    size = sum(tensor.nbytes for tensor in encoder.state_dict().values())
-    for place in (Path("models"), kept.path):
+    size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
+    for place in (Path("models"), checkpoint.path):
         require_room(place, 10 * size)
-    write_tensors(Path("models/initial.safetensors"), encoder.state_dict())
-    model = nn.Sequential(encoder, projection_head(FEATURES, params.projection_dim)).to(device)
+    write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict())
+    model.to(device)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
     schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
 
     # Every epoch draws from a generator of its own, so that no generator needs to be kept.
-    rows = kept.restore(model=model, optimizer=optimizer, schedule=schedule)
+    history = checkpoint.restore(model=model, optimizer=optimizer, schedule=schedule)
+    publish(history)
     with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=None) as progress:
-        progress.update(len(rows) * len(train))
-        for epoch in range(len(rows) + 1, params.epochs + 1):
+        progress.update(len(history) * len(train))
+        for epoch in range(len(history) + 1, params.epochs + 1):
             stream = random_stream(params.seed, epoch, device)
             shuffled = train[torch.randperm(len(train), generator=stream, device=device)]
             batches = shuffled.split(params.batch_size)
-            fitted = train_epoch(model, images, batches, view, stream, params.temperature, optimizer, progress)
+            steps = train_epoch(model, images, batches, view, stream, params.temperature, optimizer, progress)
             # The same views of the held-out images after every epoch, so that the curve shows the model alone.
             stream = random_stream(params.seed, 0, device)
             scored = evaluate(model, images, held_out.split(params.batch_size), view, stream, params.temperature)
-            row: dict[str, float] = {"epoch": epoch, "lr": float(schedule.get_last_lr()[0])}
-            row |= {f"train_{name}": value for name, value in mean_of(fitted).items()}
-            row |= {f"heldout_{name}": value for name, value in scored.items()}
-            if trouble := what_is_wrong(fitted, scored):
-                sys.exit(f"epoch {epoch}, {trouble}" + ("; the state before this epoch is kept" if rows else ""))
+            if trouble := what_is_wrong(steps, scored):
+                sys.exit(f"epoch {epoch}, {trouble}" + ("; the state before this epoch is kept" if history else ""))
+            fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
+            history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})
             schedule.step()
-            rows.append(row)
-            kept.save(rows, model=model, optimizer=optimizer, schedule=schedule)
+            checkpoint.save(history, model=model, optimizer=optimizer, schedule=schedule)
+            publish(history)
             progress.write(
-                f"epoch {epoch}/{params.epochs}: loss {row['train_loss']:.3f}, held-out {row['heldout_loss']:.3f}; "
-                f"top-1 {row['train_top1']:.1%}, held-out {row['heldout_top1']:.1%}"
+                f"epoch {epoch}/{params.epochs}: loss {fitted['loss']:.3f}, held-out {scored['loss']:.3f}; "
+                f"top-1 {fitted['top1']:.1%}, held-out {scored['top1']:.1%}"
             )
             sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
 
-    write_csv(Path("plots/pretrain.csv"), rows)
-    write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
-    write_json(Path("metrics/pretrain.json"), rows[-1])
+    write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict())
     shown = images[train[:SHOWN_IMAGES]]
-    write_tensors(Path("models/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
+    write_tensors(Path("data/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
     # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.
-    require_room(kept.path, 3 * size)
+    require_room(checkpoint.path, 3 * size)
+
+
+def publish(history: History) -> None:
+    """Writes the table and the metrics of the epochs so far, for `dvc plots` and `dvc exp show` while it trains."""
+    if not history:
+        return
+    rows = [
+        {"epoch": epoch["epoch"], "split": split, "lr": epoch["lr"], **epoch[split]}
+        for epoch in history
+        for split in ("train", "heldout")
+    ]
+    write_table(Path("plots/data/pretrain.csv"), pd.DataFrame(rows))
+    last = history[-1]
+    heldout = {name: last["heldout"][name] for name in ("alignment", "uniformity", "rank")}
+    losses = {f"{split}_{name}": last[split][name] for split in ("train", "heldout") for name in ("loss", "top1")}
+    write_metrics(Path("metrics/pretrain.json"), {"epoch": last["epoch"], **losses, **heldout})
 
 
 def set_up() -> None:

@@ -1,78 +1,89 @@
-"""Stage `report`: one self-contained HTML page. It draws and lays out saved numbers and computes none.
+"""Stage `report`: one self-contained HTML page. It draws and lays out saved numbers and fits nothing.
 
-Reads   metrics/*.json, plots/*.csv, models/{views,examples}.safetensors, params.yaml, stages/report.html.jinja, and of
-        the data and the models their hashes
+Reads   plots/data/*.csv, data/{labelled,views}.safetensors, data/neighbours.csv, params.yaml, and of the other data and
+        the models their hashes
 Writes  report.html, plots/{accuracy,views,neighbours,maps,mistakes}.png
 """
 
 import base64
-import csv
 import hashlib
 import io
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from stages.figures import (
-    Labels,
-    Table,
+from stages.files.inputs import inputs_must_not_change
+from stages.files.params import FILE, load_params
+from stages.files.tensors import read_tensors
+from stages.files.writing import write_bytes
+from stages.page.figures import (
     draw_accuracies,
+    draw_accuracy_of_classes,
     draw_choice_of_c,
     draw_confusion,
-    draw_curves,
     draw_fits,
     draw_label_efficiency,
     draw_maps,
     draw_mistakes,
     draw_neighbours,
-    draw_per_class,
+    draw_pretraining,
     draw_reliability,
     draw_views,
 )
-from stages.files import read_tensors, write_bytes
-from stages.params import FILE, load_params
-from stages.provenance import unchanged
+from stages.page.summaries import (
+    ENCODERS,
+    PROBES,
+    accuracy_of_classes,
+    confused_pairs,
+    groups,
+    read_table,
+    reliability,
+    results_of,
+    surest_mistakes,
+)
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-ENCODERS = ("initial", "simclr")  # before and after
-METRICS = ("pretrain", "logreg", "linear", "evaluate")
-FITS = tuple(f"{probe}_{encoder}" for probe in ("logreg_all", "logreg_first", "linear") for encoder in ENCODERS)
-TABLES = ("pretrain", "label_efficiency", "logreg_C", "per_class", "confusion", "reliability", *FITS)
-WORDS = ("class", "actual", "predicted")  # columns that are no numbers, even if a class is called 7
+TEMPLATE = Path(__file__).with_name("page") / "report.html.jinja"
+TABLES = ("pretrain", "scores", "gains", "fits", "choice_of_C", "label_efficiency", "predictions", "maps")
 PLOTTED = ("accuracy", "views", "neighbours", "maps", "mistakes")  # also files of their own
 HASHED = ("data/unlabelled", "data/labelled", "models/initial", "models/simclr", "models/classifier")
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
+SHOWN_PAIRS, SHOWN_MISTAKES = 10, 16
 
 
 def main() -> None:
     params = load_params()
-    metrics = {name: json.loads(Path(f"metrics/{name}.json").read_bytes()) for name in METRICS}
-    tables = {name: read_table(Path(f"plots/{name}.csv")) for name in TABLES}
-    views = read_tensors(Path("models/views.safetensors"))[0]
-    examples, notes = read_tensors(Path("models/examples.safetensors"))
-    encoders = [name for name in metrics["logreg"]["all"] if name != "gain"]
-    labels = labels_of(encoders, params.weights)
-    results = results_of(metrics, params.first_classes, notes["fine_names"], notes["coarse_names"])
-
-    figures = draw(metrics, tables, views, examples, notes, results, labels)
+    tables = {name: read_table(Path(f"plots/data/{name}.csv")) for name in TABLES}
+    tables["neighbours"] = read_table(Path("data/neighbours.csv"))
+    labelled, names = read_tensors(Path("data/labelled.safetensors"))
+    views = read_tensors(Path("data/views.safetensors"))[0]
+    results = results_of(
+        tables["scores"],
+        tables["gains"],
+        {
+            "first": f"first {params.first_classes} classes",
+            "all": f"all {len(names['fine_names'])} classes",
+            "superclasses": f"{len(names['coarse_names'])} superclasses",
+        },
+    )
+    figures = draw(tables, {name: tensor.numpy() for name, tensor in (labelled | views).items()}, results)
     pictures = {name: as_png(figure) for name, figure in figures.items()}
     for name in PLOTTED:
         write_bytes(Path(f"plots/{name}.png"), pictures[name])
     page = render(
         data=params.data,
         weights=params.weights,
-        first_classes=min(params.first_classes, len(notes["fine_names"])),
-        metrics=metrics,
-        epochs=int(metrics["pretrain"]["epoch"]),
         results=results,
-        labels=labels,
-        confused=notes["confused"],
+        encoders={name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
+        pretrain=tables["pretrain"].groupby("split").last().to_dict("index"),
+        fits=[name for name in figures if name.endswith((", loss", ", accuracy"))],
+        confused=confused_pairs(tables["predictions"], SHOWN_PAIRS),
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         params=FILE.read_text(encoding="utf-8"),
         versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -81,124 +92,48 @@ def main() -> None:
     write_bytes(Path("report.html"), page.encode())
 
 
-def labels_of(encoders: list[str], weights: str) -> dict[str, str]:
-    """What the page calls the encoders, the one before SimCLR by the weights that it had."""
-    initial = {"random": "untrained", "imagenet": "ImageNet"}[weights]
-    names = {"pixels": "raw pixels", "untrained": "untrained", "initial": initial, "simclr": "SimCLR"}
-    return {name: label for name, label in names.items() if name in encoders}
-
-
-def results_of(
-    metrics: Mapping[str, Any], first_classes: int, fine_names: list[str], coarse_names: list[str]
-) -> dict[str, dict[str, Any]]:
-    """Probe -> encoder -> scores. A task that is another one (a folder's superclasses are its classes) is left out."""
-    logreg, evaluate = metrics["logreg"], metrics["evaluate"]
-    every = f"all {len(fine_names)} classes"
-    first = f"first {first_classes} classes" if first_classes < len(fine_names) else every
-    superclasses = f"{len(coarse_names)} superclasses"
-    results = {
-        f"logistic regression, {first}": logreg["first"],
-        f"logistic regression, {every}": logreg["all"],  # the same one where the first classes are all
-        f"logistic regression, {superclasses}": logreg["coarse"],
-        f"linear layer, {first}": metrics["linear"],
-        f"nearest neighbours, {every}": evaluate["knn_fine"],
-        f"nearest neighbours, {superclasses}": evaluate["knn_coarse"],
-    }
-    if coarse_names == fine_names:
-        return {name: scores for name, scores in results.items() if superclasses not in name}
-    return results
-
-
 def draw(
-    metrics: Mapping[str, Any],
-    tables: Mapping[str, Table],
-    views: Mapping[str, Any],
-    examples: Mapping[str, Any],
-    notes: Mapping[str, Any],
-    results: Mapping[str, Mapping[str, Any]],
-    labels: Labels,
+    tables: Mapping[str, pd.DataFrame], images: Mapping[str, np.ndarray], results: Mapping[str, Any]
 ) -> dict[str, Figure]:
-    fine_names, pretrain = notes["fine_names"], tables["pretrain"]
-    chosen = {encoder: metrics["logreg"]["all"][encoder]["C"] for encoder in labels}
+    predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
+    train, heldout = (pretrain[pretrain.split == split].set_index("epoch") for split in ("train", "heldout"))
+    names = groups(predictions)
+    group_of = dict(zip(predictions.actual, predictions.actual_group, strict=True))
+    scores = tables["scores"]
+    shown = (scores.probe == "logreg") & (scores.classes == "all") & (scores.encoder == "simclr")
+    calibration_error = scores[shown & (scores.split == "test")].calibration_error.item()
     fits = {
-        f"logreg_{group}_{column}": draw_fits(
-            {encoder: tables[f"logreg_{group}_{encoder}"] for encoder in ENCODERS},
-            labels,
-            column,
-            title,
-            y,
-        )
-        for group, title in (
-            ("first", "Logistic regression, first classes"),
-            ("all", "Logistic regression, all classes"),
-        )
+        f"{probe}, {classes}, {column}": draw_fits(fit, column, f"{PROBES[probe]}, {classes} classes".capitalize(), y)
+        for (probe, classes), fit in tables["fits"].groupby(["probe", "classes"], sort=False)
         for column, y in (("loss", "cross entropy (nats)"), ("accuracy", "accuracy"))
     }
-    linear = {encoder: tables[f"linear_{encoder}"] for encoder in ENCODERS}
-    query_fine = examples["query_fine"]
-    found = {
-        encoder: (examples[f"near_{encoder}_images"], examples[f"near_{encoder}_fine"] == query_fine[:, None])
-        for encoder in ENCODERS
-    }
     return fits | {
-        "accuracy": draw_accuracies(results, labels),
-        "label_efficiency": draw_label_efficiency(tables["label_efficiency"], labels),
-        "loss": draw_curves(
-            pretrain,
-            {"train_loss": "training views", "heldout_loss": "held-out images"},
-            "Contrastive loss",
-            "NT-Xent (nats)",
+        "accuracy": draw_accuracies(results),
+        "label_efficiency": draw_label_efficiency(tables["label_efficiency"]),
+        "loss": draw_pretraining(
+            {"training views": train.loss, "held-out images": heldout.loss}, "Contrastive loss", "NT-Xent (nats)"
         ),
-        "top1": draw_curves(
-            pretrain,
-            {"train_top1": "training views", "heldout_top1": "held-out images"},
+        "top1": draw_pretraining(
+            {"training views": train.top1, "held-out images": heldout.top1},
             "Views that find their partner first",
             "share of views",
             percent=True,
         ),
-        "alignment": draw_curves(
-            pretrain,
-            {"heldout_alignment": "alignment: partners apart", "heldout_uniformity": "uniformity: others together"},
+        "alignment": draw_pretraining(
+            {"alignment: partners apart": heldout.alignment, "uniformity: others together": heldout.uniformity},
             "Alignment and uniformity, held-out images",
             "both are better when lower",
         ),
-        "rank": draw_curves(
-            pretrain, {"heldout_rank": ""}, "Effective rank of the embeddings, held-out images", "RankMe"
-        ),
-        "linear_loss": draw_fits(linear, labels, "loss", "Linear layer, first classes", "cross entropy (nats)"),
-        "linear_accuracy": draw_fits(linear, labels, "accuracy", "Linear layer, first classes", "accuracy"),
-        "C": draw_choice_of_c(tables["logreg_C"], chosen, labels),
-        "reliability": draw_reliability(
-            tables["reliability"], metrics["evaluate"]["calibration"]["simclr"]["expected_error"]
-        ),
-        "confusion": draw_confusion(
-            tables["confusion"]["actual"], tables["confusion"]["predicted"], notes["class_names"]
-        ),
-        "per_class": draw_per_class(tables["per_class"], "Accuracy of the classes"),
-        "views": draw_views(**views),
-        "neighbours": draw_neighbours(
-            examples["query_images"], [fine_names[label] for label in query_fine], found, labels
-        ),
-        "maps": draw_maps(
-            {encoder: examples[f"map_{encoder}"] for encoder in ENCODERS},
-            examples["map_class"],
-            notes["class_names"],
-            labels,
-        ),
-        "mistakes": draw_mistakes(
-            examples["wrong_images"],
-            [fine_names[label] for label in examples["wrong_fine"]],
-            [fine_names[label] for label in examples["wrong_predicted"]],
-            examples["wrong_confidence"],
-        ),
+        "rank": draw_pretraining({"": heldout["rank"]}, "Effective rank of the embeddings, held-out images", "RankMe"),
+        "C": draw_choice_of_c(choice[choice.classes == "all"]),
+        "reliability": draw_reliability(reliability(predictions), calibration_error),
+        "confusion": draw_confusion(predictions, names),
+        "classes": draw_accuracy_of_classes(accuracy_of_classes(predictions)),
+        "views": draw_views(images["images"], images["first"], images["second"]),
+        "neighbours": draw_neighbours(tables["neighbours"], images["test_images"], images["train_images"]),
+        "maps": draw_maps(tables["maps"], group_of, names),
+        "mistakes": draw_mistakes(surest_mistakes(predictions, SHOWN_MISTAKES), images["test_images"]),
     }
-
-
-def read_table(path: Path) -> Table:
-    """The columns of a CSV file, as numbers but for the names of classes; an empty number is NaN."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [row[name] if name in WORDS else float(row[name] or "nan") for row in rows] for name in rows[0]}
 
 
 def as_png(figure: Figure) -> bytes:
@@ -222,5 +157,5 @@ def render(**content: Any) -> str:
 
 
 if __name__ == "__main__":
-    with unchanged("report"):
+    with inputs_must_not_change("report"):
         main()

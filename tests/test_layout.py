@@ -1,44 +1,76 @@
-"""dvc.yaml, params.yaml and the README say what is so."""
+"""dvc.yaml, params.yaml and the pages say what is so."""
 
 import ast
-import csv
+import io
 import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from stages.params import load_params
+from stages.files.params import load_params
+from tests.repository import ROOT
 
-ROOT = Path(__file__).parent.parent
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "stages/README.md", "benchmarks/README.md", "tests/README.md")]
+SCRIPTS = {f"stages/{stage.replace('-', '_')}.py" for stage in STAGES}
 
 
-def script(stage: str) -> Path:
-    return ROOT / "stages" / f"{stage.replace('-', '_')}.py"
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
 
 
-def imported(file: Path) -> set[Path]:
-    """The local modules that a file imports, directly or not, and the file."""
-    found = {file}
+def imports(file: Path) -> set[Path]:
+    """The local modules that a file imports itself."""
+    found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            assert not any(name.name.startswith("stages") for name in node.names), "write: from stages.x import y"
+            assert not any(name.name.startswith("stages") for name in node.names), "write: from stages.x.y import z"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
-            assert node.module != "stages", "write: from stages.x import y"
-            found |= imported(ROOT / f"{node.module.replace('.', '/')}.py")
+            found.add(ROOT / f"{(node.module or '').replace('.', '/')}.py")
+    assert all(module.is_file() for module in found), "write: from stages.x.y import z"
     return found
 
 
+def reachable(file: Path) -> set[Path]:
+    """The file, and the local modules that it imports, directly or not."""
+    return {file}.union(*(reachable(module) for module in imports(file)))
+
+
+def unit(module: Path) -> str:
+    """What a stage lists for a module: a script itself, else its room."""
+    path = module.relative_to(ROOT)
+    return str(path if path.parent.name == "stages" else path.parent)
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_exactly_the_modules_that_the_script_imports(stage: str) -> None:
-    listed = {ROOT / dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert listed == imported(script(stage))
+def test_deps_are_the_script_and_exactly_the_rooms_that_it_imports_from(stage: str) -> None:
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    used = {unit(module) for module in reachable(ROOT / f"stages/{stage.replace('-', '_')}.py")}
+    assert listed == used
+
+
+def test_stages_holds_the_scripts_and_rooms_whose_modules_import_downwards_without_a_circle() -> None:
+    modules = {path for path in tracked() if path.startswith("stages/") and path.endswith(".py")}
+    assert {path for path in modules if path.count("/") == 1} == SCRIPTS
+    arrows = {(unit(ROOT / path), unit(module)) for path in modules for module in imports(ROOT / path)}
+    assert not any(target in SCRIPTS for _, target in arrows)
+    order: list[str] = []  # rooms of which all that they import from stand before
+    rooms = {name for arrow in arrows for name in arrow} - SCRIPTS
+    while rooms - set(order):
+        free = [room for room in sorted(rooms - set(order)) if {b for a, b in arrows if a == room} <= {room, *order}]
+        assert free, f"a circle among {rooms - set(order)}"
+        order += free
+    for path in modules - SCRIPTS:
+        assert ROOT / path not in set().union(*map(reachable, imports(ROOT / path))), f"a circle through {path}"
+        assert "def main(" not in (ROOT / path).read_text()
 
 
 def params_read(file: Path) -> set[str]:
@@ -56,7 +88,7 @@ def params_read(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if "params.yaml" not in STAGES[stage]["deps"]])
 def test_params_are_exactly_those_that_the_script_reads(stage: str) -> None:
-    assert set(STAGES[stage].get("params", [])) == params_read(script(stage))
+    assert set(STAGES[stage].get("params", [])) == params_read(ROOT / f"stages/{stage.replace('-', '_')}.py")
 
 
 def test_every_parameter_is_read_by_some_stage_and_commented() -> None:
@@ -70,12 +102,12 @@ def test_the_committed_parameters_are_valid() -> None:
     assert load_params(ROOT / "params.yaml").data == "sample"
 
 
-def outs(stage: str) -> list[tuple[str, dict]]:
-    return [
-        next(iter(out.items()))
-        for kind in ("outs", "metrics", "plots")
-        for out in STAGES[stage].get(kind, [])
-    ]  # fmt: skip
+def outs(stage: str) -> list[tuple[str, dict[str, Any]]]:
+    kinds = (STAGES[stage].get(kind, []) for kind in ("outs", "metrics", "plots"))
+    return [item for listed in kinds for out in listed for item in out.items()]
+
+
+TABLES = {path: options for stage in STAGES for path, options in outs(stage) if path.startswith("plots/data/")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,30 +117,33 @@ def test_everything_has_a_description(stage: str) -> None:
 
 
 def test_metrics_and_plots_are_in_git_and_other_outs_are_not() -> None:
-    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines())
+    in_git = set(tracked())
+    paths = [path for stage in STAGES for path, _ in outs(stage)]
     for stage in STAGES:
         for path, options in outs(stage):
-            in_git = path.startswith(("metrics/", "plots/"))
-            assert options.get("cache", True) is not in_git, path
-            assert (path in tracked) is in_git, path
+            shown = path.startswith(("metrics/", "plots/"))
+            assert options.get("cache", True) is not shown, path
+            assert (path in in_git) is shown, path
+    assert {path for path in in_git if path.startswith(("metrics/", "plots/"))} <= set(paths)
 
 
-def test_plots_draw_columns_that_exist() -> None:
-    drawn = [(path, options["x"], columns) for plot in PIPELINE["plots"] for options in plot.values()
-             for path, columns in options["y"].items()]  # fmt: skip
-    drawn += [
-        (path, options["x"], options["y"]) for stage in STAGES for path, options in outs(stage) if path.endswith(".csv")
-    ]
-    assert len(drawn) > len(PIPELINE["plots"])
-    for path, x, columns in drawn:
-        with (ROOT / path).open() as file:
-            header = next(csv.reader(file))
-        assert {x, *([columns] if isinstance(columns, str) else columns)} <= set(header), path
+@pytest.mark.parametrize("path", TABLES)
+def test_a_table_is_drawn_once_by_a_template_of_columns_that_it_has(path: str) -> None:
+    options = TABLES[path]
+    assert "plots" not in PIPELINE  # where it would be drawn a second time
+    template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
+    for anchor in ("x", "y"):
+        template = template.replace(f"<DVC_METRIC_{anchor.upper()}>", options[anchor])
+    made = set(re.findall(r'"as": \[?"(\w+)"', template)) | {"value", "rev"}
+    drawn = set(re.findall(r'"field": "(\w+)"', template)) - made
+    columns = set(pd.read_csv(ROOT / path, nrows=0).columns)
+    assert {options["x"], options["y"]} | drawn <= columns
+    assert "rev" in template
 
 
-def test_the_report_depends_on_every_curve() -> None:
-    curves = {path for stage in STAGES for path, _ in outs(stage) if path.endswith(".csv")}
-    assert curves == {dep for dep in STAGES["report"]["deps"] if dep.endswith(".csv")}
+def test_metrics_are_few_enough_to_read() -> None:
+    contents = [json.loads(file.read_text()) for file in (ROOT / "metrics").glob("*.json")]
+    assert sum(len(pd.json_normalize(content).columns) for content in contents) <= 35
 
 
 def test_artifacts_are_outputs() -> None:
@@ -116,25 +151,11 @@ def test_artifacts_are_outputs() -> None:
     assert {artifact["path"] for artifact in PIPELINE["artifacts"].values()} <= paths
 
 
-def test_readme_tree_is_what_is_in_git() -> None:
-    tree = re.search(r"```text\n(dvc\.yaml.*?)```", README, re.S)
-    assert tree
-    shown, folder = set(), ""
-    for line in tree[1].splitlines():
-        name = line.split()[0]
-        folder = "" if not line.startswith(" ") else folder
-        shown.add(folder + name)
-        if name.endswith("/"):
-            folder = name
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    visible = [path for path in tracked if not path.startswith(".")]
-    for path in visible:
-        inside = path.split("/", 1)[0] + "/" if "/" in path else ""
-        # A folder may be described as a whole; if any of its files is named, all must be.
-        named = [name for name in shown if name.startswith(inside) and name != inside] if inside else []
-        assert path in shown if (not inside or named) else inside in shown, path
-    for name in shown:
-        assert (ROOT / name).exists(), name
+def test_pages_are_short_and_the_first_command_comes_early() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert any(line.startswith("make repro") for line in lines[:30])
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 170
 
 
 def test_readme_shows_the_stages_in_order() -> None:
@@ -143,45 +164,49 @@ def test_readme_shows_the_stages_in_order() -> None:
     assert re.findall(r"[a-z][a-z-]+", dag[1]) == list(STAGES)
 
 
-def committed_metrics(name: str) -> dict:
-    """Those of HEAD: after `make repro` on another processor, the workspace has others."""
-    show = ["git", "show", f"HEAD:metrics/{name}.json"]
-    return json.loads(subprocess.run(show, cwd=ROOT, capture_output=True, check=True).stdout)
+def committed_table(name: str) -> pd.DataFrame:
+    """That of HEAD: after `make repro` on another processor, the workspace has others."""
+    show = ["git", "show", f"HEAD:plots/data/{name}.csv"]
+    return pd.read_csv(io.BytesIO(subprocess.run(show, cwd=ROOT, capture_output=True, check=True).stdout))
 
 
-def test_readme_table_shows_the_committed_metrics() -> None:
-    logreg, linear, evaluate = (committed_metrics(name) for name in ("logreg", "linear", "evaluate"))
+def test_readme_table_shows_the_committed_results() -> None:
+    scores, gains = committed_table("scores"), committed_table("gains")
+    scores = scores[scores.split == "test"].set_index("encoder")
     table = re.search(r"^\| probe \| raw pixels .*?\n\n", README, re.M | re.S)
     assert table
-    results = (
-        logreg["first"], logreg["all"], logreg["coarse"], linear, evaluate["knn_fine"], evaluate["knn_coarse"]
-    )  # fmt: skip
-    for row, result in zip(table[0].strip().splitlines()[2:], results, strict=True):
-        expected = [
-            f"{100 * scores['test_accuracy']:.1f} % "
-            f"({100 * scores['test_accuracy_low']:.1f} to {100 * scores['test_accuracy_high']:.1f})"
-            for scores in (result[encoder] for encoder in ("pixels", "initial", "simclr"))
+    rows = [[cell.strip() for cell in row.split("|")[2:-1]] for row in table[0].strip().splitlines()[2:]]
+    expected = []
+    for (probe, classes), of_probe in scores.groupby(["probe", "classes"], sort=False):
+        cells = [
+            f"{100 * row.accuracy:.1f} % ({100 * row.accuracy_low:.1f} to {100 * row.accuracy_high:.1f})"
+            for row in of_probe.loc[["pixels", "untrained", "simclr"]].itertuples()
         ]
-        for control in ("pixels", "initial"):
-            gain = result["gain"][control]
-            low, high = (f"{100 * gain[f'test_accuracy_{end}']:+.1f}" for end in ("low", "high"))
-            expected.append(f"{100 * gain['test_accuracy']:+.1f} ({low} to {high})")
-        assert [cell.strip() for cell in row.split("|")[2:-1]] == expected
+        of_gain = gains[(gains.probe == probe) & (gains.classes == classes)].set_index("control")
+        cells += [
+            f"{100 * row.gain:+.1f} ({100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f})"
+            for row in of_gain.loc[["pixels", "untrained"]].itertuples()
+        ]
+        expected.append(cells)
+    assert rows == expected
 
 
-def test_readme_names_tests_that_exist() -> None:
-    tests = "".join(file.read_text() for file in (ROOT / "tests").glob("*.py"))
-    named = re.findall(r"`(test_\w+)`", README)
-    assert named
-    assert all(f"def {name}(" in tests for name in named)
-    assert all((ROOT / name).is_file() for name in re.findall(r"`(tests/\w+\.py)`", README))
-
-
-def test_readme_commands_exist() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_files_tests_commands_and_parameters_that_exist(page: Path) -> None:
+    text = page.read_text()
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    assert all(f"def {name}(" in tests for name in re.findall(r"`(test_\w+)`", text))
+    named = re.findall(r"`((?:tests|stages|benchmarks)/[\w./]+)`", text)
+    for name in named + re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+        assert (ROOT / name).exists() or (page.parent / name).exists(), name
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"\bmake (\w+)", README)) <= targets
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
-    for key in re.findall(r"-S '?([\w.]+)=", README):
+    assert set(re.findall(r"\bmake (\w+)`", text)) | set(re.findall(r"^make (\w+)", text, re.M)) <= targets
+    for key in re.findall(r"-S '?([\w.]+)=", text):
         value = PARAMS
         for part in key.split("."):
             value = value[part]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in README
+    assert "make test" in (ROOT / ".ci" / "run").read_text()

@@ -1,0 +1,88 @@
+"""The official archives of CIFAR and of ImageNet's weights: where they are, and how to get a verified copy.
+
+Downloads stay in the user's cache folder (`~/.cache/simclr-dvc`, or below $XDG_CACHE_HOME), where DVC, which deletes
+a stage's outputs before it runs, leaves them alone.
+"""
+
+import ftplib
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+
+from stages.files.messages import one_line, shortened
+from stages.files.writing import require_room
+
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class Archive:
+    name: str
+    site: str  # the folder of the official file
+    sha256: str
+    size: int  # bytes
+
+
+CIFAR10 = Archive(
+    "cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/",
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    170_498_071,
+)
+CIFAR100 = Archive(
+    "cifar-100-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/",
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    169_001_437,
+)
+IMAGENET = Archive(
+    "resnet18-f37072fd.pth",
+    "https://download.pytorch.org/models/",
+    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    46_830_571,
+)
+
+
+def fetch(archive: Archive, mirror: str | None) -> Path:
+    """A local file with the archive's checksum: from the mirror (a folder or a URL), the cache or the official site.
+
+    A download goes to a temporary name, is verified, and only then gets its own name; it is tried several times.
+    Exits with one line that names the file, what was expected and what to do.
+    """
+    if mirror is not None and "://" not in mirror:
+        shown = f"{shortened(str(Path(mirror)))}/{archive.name}"
+        try:
+            path = Path(mirror).expanduser() / archive.name
+            if not path.is_file():
+                sys.exit(f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is")
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, RuntimeError) as error:  # a name longer than the system allows; ~ of a user there isn't
+            sys.exit(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is")
+        if found != archive.sha256:
+            sys.exit(
+                f"{shown}: SHA-256 is {found}, expected {archive.sha256}: cut short, damaged or another file; "
+                f"get it again from {archive.site}{archive.name}"
+            )
+        return path
+    site = archive.site if mirror is None else mirror.rstrip("/") + "/"
+    folder = Path(pooch.os_cache("simclr-dvc"))
+    if not (folder / archive.name).exists():
+        require_room(folder, archive.size)
+    try:
+        cache = pooch.create(
+            folder,
+            base_url=site,
+            registry={archive.name: f"sha256:{archive.sha256}"},
+            retry_if_failed=TRIES - 1,
+        )
+        return Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
+    except (ftplib.Error, EOFError, OSError, ValueError, requests.RequestException) as error:
+        sys.exit(
+            f"{shortened(site)}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
+            f"({one_line(error)}); try again later, or get the file by hand and set mirror to the folder that holds it"
+        )

@@ -1,0 +1,84 @@
+"""The real data: CIFAR-10 for pretraining, CIFAR-100 for the probes, read from the official archives.
+
+The archives hold pickles, which can run code when they are read. `archives.fetch` has verified the checksum of an
+archive, and the unpickler here makes arrays and plain values and nothing else. No member is written to disk.
+"""
+
+import pickle
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.files.messages import one_line, shortened
+from stages.images.dataset import SIDE, Dataset, Labelled
+
+CIFAR10_TRAIN = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
+CIFAR100 = [f"cifar-100-python/{member}" for member in ("train", "test", "meta")]
+LEVELS = ("fine", "coarse")
+
+
+def load_cifar(cifar10: Path, cifar100: Path) -> Dataset:
+    """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones.
+
+    Exits with one line where an archive holds something else.
+    """
+    with _opened(cifar10) as tar:
+        unlabelled = np.concatenate([_images(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
+    with _opened(cifar100) as tar:
+        train, test, meta = (_unpickled(tar, member) for member in CIFAR100)
+        fine, coarse = ([name.decode() for name in meta[f"{level}_label_names".encode()]] for level in LEVELS)
+        return Dataset(unlabelled, _labelled(train, fine, coarse), _labelled(test, fine, coarse), fine, coarse)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            yield tar
+    except Exception as error:  # what gzip, tar, pickle or NumPy raise at a file of another kind
+        sys.exit(f"{shortened(str(archive))}: is not the archive it should be ({one_line(error)}); get it again")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    KNOWN = (
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),  # how Python 3 writes bytes that Python 2 can read
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.KNOWN:
+            raise pickle.UnpicklingError(f"names {module}.{name}, which is no part of an array")
+        return super().find_class(module, name)
+
+
+def _unpickled(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
+    file = tar.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is no file")
+    return _ArrayUnpickler(file, encoding="bytes").load()
+
+
+def _images(batch: dict[bytes, Any]) -> np.ndarray:
+    """Rows of 3 x 32 x 32 bytes, a colour plane after the other -> (N, 32, 32, 3) uint8."""
+    planes = batch[b"data"].reshape(-1, 3, SIDE, SIDE)
+    if planes.dtype != np.uint8:
+        raise ValueError(f"holds pixels of type {planes.dtype}, not bytes")
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+
+def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str]) -> Labelled:
+    images = _images(batch)
+    fine, coarse = (np.array(batch[f"{level}_labels".encode()]) for level in LEVELS)
+    for labels, names in ((fine, fine_names), (coarse, coarse_names)):
+        in_range = labels.dtype == np.int64 and bool(((labels >= 0) & (labels < len(names))).all())
+        if labels.shape != images.shape[:1] or not in_range:
+            raise ValueError(f"has labels that do not fit {len(images)} images of {len(names)} classes")
+    return Labelled(images, fine, coarse)

@@ -1,0 +1,162 @@
+"""Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/*`.
+
+An image is cut to the square in its middle and scaled to 32x32. Classes are numbered in the order of their names. A
+folder has no superclasses: the coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of
+`train/` and ignores their labels. Hidden files are passed over.
+"""
+
+import logging
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import EpsImagePlugin, Image, ImageOps
+
+from stages.files.messages import one_line, shortened
+from stages.images.dataset import SIDE, Dataset, Labelled, Sizes
+
+NAMED = 10  # unreadable files that the error message lists
+
+# A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
+EpsImagePlugin.gs_binary = False
+# What it logs about a broken file is said here, in one line.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def count_folder(root: Path) -> Sizes:
+    """What `load_folder` will read. Exits with a message that names what is missing."""
+    train, test, unlabelled = _listed(root)
+    per_class = [len(files) for files in train.values()]
+    return Sizes(sum(per_class) if unlabelled is None else len(unlabelled), per_class, sum(map(len, test.values())))
+
+
+def load_folder(root: Path) -> Dataset:
+    """Reads all images below `root`. Exits with a message that names what is missing or cannot be read."""
+    train_files, test_files, unlabelled = _listed(root)
+    train, test = _labelled(train_files), _labelled(test_files)
+    classes = list(train_files)
+    return Dataset(train.images if unlabelled is None else _read(unlabelled), train, test, classes, classes)
+
+
+Files = dict[str, list[Path]]  # of each class
+
+
+def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
+    """The files of train/, of test/ and, if there is one, of unlabeled/."""
+    try:
+        return _parts(root)
+    except OSError as error:  # a name longer than the system allows, a folder that must not be read
+        sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
+
+
+def _parts(root: Path) -> tuple[Files, Files, list[Path] | None]:
+    shown = shortened(str(root))
+    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            sys.exit(f"{layout}; there is no folder {part}/")
+    unknown = sorted(set(_subfolders(root)) - {"train", "test", "unlabeled"})
+    if unknown:
+        sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
+    classes = _subfolders(root / "train")
+    if len(classes) < 2:
+        sys.exit(f"{layout}; train/ has {len(classes)} class folders, at least 2 are needed")
+    different = sorted(set(classes) ^ set(_subfolders(root / "test")))
+    if different:
+        sys.exit(
+            f"{shown}: train/ and test/ must have the same classes; only one of them has: "
+            f"{shortened(', '.join(different))}"
+        )
+    unprintable = [name for name in classes if not name.isprintable()]
+    if unprintable:  # not UTF-8, or a line break: it would break tables and messages
+        sys.exit(f"{shown}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
+    train, test = ({name: _files(root / part / name) for name in classes} for part in ("train", "test"))
+    return train, test, _files(root / "unlabeled") if (root / "unlabeled").is_dir() else None
+
+
+def _labelled(files: Files) -> Labelled:
+    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
+    return Labelled(_read([file for of_class in files.values() for file in of_class]), labels, labels.copy())
+
+
+def _subfolders(root: Path) -> list[str]:
+    """Exits at a link that leads nowhere: its class, or all of unlabeled/, would be left out without a word.
+
+    Also at one that leads to a folder: DVC does not look into it and would not see that its images change.
+    """
+    children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
+    broken = [child for child in children if child.is_symlink() and not child.exists()]
+    if broken:
+        sys.exit(f"{shortened(str(broken[0]))}: is a link that leads nowhere; mend or remove it")
+    folders = [child for child in children if child.is_dir()]
+    linked = [child for child in folders if child.is_symlink()]
+    if linked:
+        shown = shortened(str(linked[0]))
+        sys.exit(f"{shown}: is a link to a folder, into which DVC does not look; put the folder itself there")
+    return [child.name for child in folders]
+
+
+def _files(root: Path) -> list[Path]:
+    """The files of one folder in the order of their names; exits if there is none."""
+    files = sorted(child for child in root.iterdir() if not child.name.startswith("."))
+    if not files:
+        sys.exit(f"{shortened(str(root))}: holds no image; add some or remove the folder")
+    return files
+
+
+def _read(files: list[Path]) -> np.ndarray:
+    """(N, 32, 32, 3) uint8. Exits if any file cannot be read, naming the first few."""
+    images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+
+    def read(number: int) -> str | None:
+        try:
+            images[number] = _read_one(files[number])
+        except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
+            return f"{shortened(str(files[number]))} ({one_line(error)})"
+        return None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is odd about an image that can be read
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with ThreadPoolExecutor() as threads:
+            unreadable = [problem for problem in threads.map(read, range(len(files))) if problem]
+    if unreadable:
+        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        sys.exit(
+            f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
+            f"{', '.join(unreadable[:NAMED])}{more}"
+        )
+    return images
+
+
+def _read_one(file: Path) -> np.ndarray:
+    """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled."""
+    if not file.is_file():
+        raise ValueError("is not a file")  # reading a named pipe would wait for ever
+    with Image.open(file) as image:
+        upright = _to_8_bits(ImageOps.exif_transpose(image))
+        if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
+        side = min(upright.size)
+        left, top = (upright.width - side) // 2, (upright.height - side) // 2
+        square = upright.convert("RGB").crop((left, top, left + side, top + side))
+        return np.array(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit pixels by their upper byte; 32-bit ones, which have no agreed range, from their minimum to their maximum.
+
+    Pillow would clip both to white. Other images are returned as they are. ValueError if a pixel is not finite.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("has pixels that are not finite")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((values // 256).astype(np.uint8))
+    span = values.max() - values.min()
+    return Image.fromarray(((values - values.min()) / (span or 1) * 255).astype(np.uint8))

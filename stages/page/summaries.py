@@ -1,0 +1,81 @@
+"""What the report says of the saved tables: sums and means, made by pandas.
+
+`predictions` has a row per test image: image, actual, predicted, confidence, actual_group, predicted_group.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+BINS = 15  # of the calibration, as Guo et al. (2017)
+
+# What the page calls encoders and probes, in this order.
+ENCODERS = {"pixels": "raw pixels", "untrained": "untrained", "imagenet": "ImageNet", "simclr": "SimCLR"}
+PROBES = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
+
+
+# Columns that are text, even if a class is called 7 or nan.
+TEXT = ("actual", "actual_group", "class", "classes", "control", "encoder", "neighbour_class", "predicted",
+        "predicted_group", "probe", "split", "superclass")  # fmt: skip
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    columns = pd.read_csv(path, nrows=0).columns
+    return pd.read_csv(
+        path,
+        dtype={name: str for name in columns if name in TEXT},
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in TEXT},
+    )
+
+
+def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the main table shows: a row per probe and classes. classes: what the page calls them."""
+    rows = {}
+    for (probe, name), of_probe in scores.groupby(["probe", "classes"], sort=False):
+        test, train = (of_probe[of_probe.split == split].set_index("encoder") for split in ("test", "train"))
+        of_gains = gains[(gains.probe == probe) & (gains.classes == name)].set_index("control")
+        rows[f"{PROBES[probe]}, {classes[name]}"] = {
+            "test": test.to_dict("index"),
+            "gain": of_gains.to_dict("index"),
+            "train": train.accuracy.to_dict(),
+        }
+    return rows
+
+
+def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
+    """A row per non-empty bin of confidence (equal widths): mean confidence, accuracy, number of images."""
+    right = predictions.predicted == predictions.actual
+    bins = np.ceil(predictions.confidence * BINS).clip(1, BINS)
+    table = pd.DataFrame({"confidence": predictions.confidence, "accuracy": right, "images": 1}).groupby(bins)
+    return table.agg({"confidence": "mean", "accuracy": "mean", "images": "sum"})
+
+
+def accuracy_of_classes(predictions: pd.DataFrame) -> pd.Series:
+    """Test accuracy of every class that has test images, the lowest first."""
+    right = predictions.predicted == predictions.actual
+    return right.groupby(predictions.actual).mean().sort_values(kind="stable")
+
+
+def confused_pairs(predictions: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+    """Actual and wrongly predicted class, the most frequent pair first; share: of the images of the actual class."""
+    wrong = predictions[predictions.predicted != predictions.actual]
+    pairs = wrong.groupby(["actual", "predicted"]).size().sort_values(ascending=False, kind="stable")
+    table = pairs.iloc[:count].rename("images").reset_index()
+    table["share"] = table.images / table.actual.map(predictions.actual.value_counts())
+    return table.to_dict("records")
+
+
+def surest_mistakes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The wrong images with the highest confidence, in its order."""
+    wrong = predictions[predictions.predicted != predictions.actual]
+    return wrong.sort_values("confidence", ascending=False, kind="stable").iloc[:count]
+
+
+def groups(predictions: pd.DataFrame) -> list[str]:
+    """The names of all groups of classes, in alphabetical order but for a last one that holds the rest."""
+    names = set(predictions.actual_group) | set(predictions.predicted_group)
+    return sorted(names, key=lambda name: (name == "all others", name))

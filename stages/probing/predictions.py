@@ -1,0 +1,49 @@
+"""One table of what a probe says of every test image: confusion, calibration and mistakes are made from it.
+
+Shapes: N images, K classes.
+"""
+
+import numpy as np
+import pandas as pd
+
+from stages.probing.scores import log_softmax
+
+READABLE = 20  # classes of a confusion matrix that can be read
+
+
+def prediction_table(
+    z: np.ndarray, fine: np.ndarray, coarse: np.ndarray, fine_names: list[str], coarse_names: list[str]
+) -> pd.DataFrame:
+    """A row per image: its class, the predicted one, the confidence, and the groups that both belong to.
+
+    z (N, K) class scores; fine, coarse (N,) true class and superclass. The groups are at most 20, for pictures: the
+    classes; of more classes the superclasses; or, where there are none or too many of them, the worst classes, with
+    one name for all others.
+    """
+    names = np.array(fine_names)
+    predicted = z.argmax(1)
+    group = np.array(_groups(fine, coarse, predicted, fine_names, coarse_names))
+    return pd.DataFrame(
+        {
+            "image": np.arange(len(fine)),
+            "actual": names[fine],
+            "predicted": names[predicted],
+            "confidence": np.exp(log_softmax(z).max(1)),
+            "actual_group": group[fine],
+            "predicted_group": group[predicted],
+        }
+    )
+
+
+def _groups(
+    fine: np.ndarray, coarse: np.ndarray, predicted: np.ndarray, fine_names: list[str], coarse_names: list[str]
+) -> list[str]:
+    """The name of the group of each class."""
+    if len(fine_names) <= READABLE:
+        return fine_names
+    if coarse_names != fine_names and len(coarse_names) <= READABLE:
+        superclass = dict(zip(fine.tolist(), coarse.tolist(), strict=True))
+        return [coarse_names[superclass.get(label, 0)] for label in range(len(fine_names))]
+    accuracy = pd.Series(predicted == fine).groupby(fine).mean().sort_values(kind="stable")
+    worst = set(accuracy.index[: READABLE - 1])
+    return [name if label in worst else "all others" for label, name in enumerate(fine_names)]

@@ -1,0 +1,64 @@
+"""How good a probe is, and how sure one can be of that.
+
+Shapes: N images, K classes.
+"""
+
+import math
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+CONFIDENCE = 0.95
+BINS = 15  # of the calibration, as Guo et al. (2017)
+
+
+def scores(z: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Accuracy, top-5 accuracy and mean cross entropy (nats) of class scores (N, K) for the classes (N,)."""
+    rank = rank_of_truth(z, y)
+    return {"accuracy": float((rank <= 1).mean()), "top5": float((rank <= 5).mean()), "loss": cross_entropy(z, y)}
+
+
+def rank_of_truth(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The rank of the true class among the scores (N, K), 1 at best: (N,). A NaN or a tie counts against it."""
+    return (~(z < np.take_along_axis(z, y[:, None], 1))).sum(1)
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    """(N, K) -> (N, K), in the precision of z."""
+    z = z - z.max(1, keepdims=True)
+    return z - np.log(np.exp(z).sum(1, keepdims=True))
+
+
+def cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
+    return -float(np.take_along_axis(log_softmax(z), y[:, None], 1).mean(dtype=np.float64))
+
+
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy over so many test images (Wilson's score interval)."""
+    low, high = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
+    return float(low), float(high)
+
+
+def paired_gain(right: np.ndarray, right_of_control: np.ndarray) -> tuple[float, float, float]:
+    """How much more often one probe is right than another on the same N test images, with its 95 % interval.
+
+    right, right_of_control: (N,) bool. Agresti and Min (2005): a Wald interval for paired proportions after adding half
+    an image to each cell of the 2 x 2 table. Images that both get right or wrong tell nothing about the difference, so
+    it is narrower than two intervals of their own suggest.
+    """
+    images = len(right) + 2
+    won, lost = (float((a & ~b).sum()) + 0.5 for a, b in ((right, right_of_control), (right_of_control, right)))
+    middle = (won - lost) / images
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(won + lost - (won - lost) ** 2 / images) / images
+    return (won - lost) / len(right), max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy in bins of equal width, weighted by their images.
+
+    The expected calibration error of Guo et al. (2017), equation 3. confidence, right: (N,).
+    """
+    bins = np.ceil(confidence * BINS).clip(1, BINS)
+    gaps = [abs(confidence[bins == each].mean() - right[bins == each].mean()) for each in np.unique(bins)]
+    images = [float((bins == each).mean()) for each in np.unique(bins)]
+    return float(np.dot(gaps, images))

@@ -1,0 +1,93 @@
+"""The checkpoint of a training run: its state after the last complete epoch, from which the same run goes on.
+
+It lies in .dvc/tmp/resume of the repository, outside all outputs, because DVC deletes those before a stage runs; runs
+with --temp and in the queue, which have a directory of their own, find it too. Its name is a hash of everything that
+decides the result, so that no other experiment picks it up, and it is deleted when the run has succeeded.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from stages.files.writing import write_bytes
+
+History = list[dict[str, Any]]  # what was measured in each epoch
+
+
+class Checkpoint:
+    """One file: a SHA-256 and what it is of. `epochs` is how many complete ones it holds, 0 for none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epochs = 0
+
+    def save(self, history: History, **parts: Any) -> None:
+        """Replaces the file by the history and the `state_dict` of each part."""
+        content = io.BytesIO()
+        torch.save({"history": history, "parts": {name: part.state_dict() for name, part in parts.items()}}, content)
+        data = content.getbuffer()
+        write_bytes(self.path, hashlib.sha256(data).digest() + data)
+        self.epochs = len(history)
+
+    def restore(self, **parts: Any) -> History:
+        """Loads the file into the parts and returns the history; an empty one where there is no whole file."""
+        if not self.path.exists():
+            return []
+        content = self.path.read_bytes()
+        digest, data = content[:32], content[32:]
+        if hashlib.sha256(data).digest() != digest:
+            print(f"{self.path}: is damaged and ignored; training starts from the beginning", file=sys.stderr)
+            return []
+        saved = torch.load(io.BytesIO(data), weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved["parts"][name])
+        self.epochs = len(saved["history"])
+        print(f"going on after epoch {self.epochs}, kept in {self.path}")
+        return saved["history"]
+
+
+@contextmanager
+def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
+    """The checkpoint of the run that has these inputs; deleted if the block ends well, kept if not.
+
+    SIGTERM and Ctrl-C end the run with one line. Exits if the same run is going on in another process.
+    """
+    key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+    # DVC sets DVC_ROOT to the user's repository, also where it runs a stage in a copy of it.
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/resume"
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(folder / f"{key}.state")
+    lock = folder / f"{key}.lock"
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
+        except BlockingIOError:
+            sys.exit(f"{lock}: the same training is running in another process; wait for it, or stop it first")
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs ignore it
+        try:
+            yield checkpoint
+        except KeyboardInterrupt:
+            if not checkpoint.path.exists():
+                sys.exit("stopped before an epoch was complete, so nothing is kept")
+            last = f"epoch {checkpoint.epochs}" if checkpoint.epochs else "an earlier stop"  # not yet restored
+            sys.exit(
+                f"stopped; the state after {last} is kept in {checkpoint.path}: "
+                "give the same command again to go on, or delete the file"
+            )
+        checkpoint.path.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,122 @@
+"""The encoder f of SimCLR (section 2.1): torchvision's ResNet-18 without its classifier.
+
+The same parameters under the same names, the same initialisation and the same function as torchvision's. Only two
+things are computed in another way, because at 32x32 they are most of the time that a training step takes on a CPU:
+
+* 3x3 convolutions on maps of at most 2x2 are one matrix product (`TinyMapConv2d`);
+* the stem takes its maximum before the ReLU: both are monotonic, so the result is the same bit for bit.
+
+Shapes: B images, H x W pixels, D = 512 features, C channels in, O channels out, h x w map in, p x q map out.
+Pixels come in as 0..255, in any dtype. The scaling to [0, 1] is here and nowhere else, so that pretraining
+and feature extraction cannot disagree. As in the source experiment there is no mean and no standard deviation.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURES = 512
+LARGEST_TINY_MAP = 4  # positions; measured on 2 CPU cores: 2x2 maps gain, 4x4 maps lose
+
+
+class TinyMapConv2d(nn.Conv2d):
+    """A 3x3 convolution that becomes a dense matrix product on maps of at most `LARGEST_TINY_MAP` positions.
+
+    With a padding of 1 most taps of the kernel only ever see padding on such a map: on 1x1 just the centre tap touches
+    data. Outputs and gradients are those of `nn.Conv2d` up to rounding (taps that see only padding get a gradient of
+    zero). On the CPU only, where it was measured: oneDNN's backward pass on such maps is what it avoids, and GPUs
+    don't use oneDNN.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, stride, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, O, p, q)."""
+        height, width = x.shape[2:]
+        if height * width > LARGEST_TINY_MAP or x.device.type != "cpu":
+            return super().forward(x)
+        stride = self.stride[0]
+        out_height, out_width = ((side - 1) // stride + 1 for side in (height, width))
+        taps = self.weight.flatten(2).unbind(2)  # 9 of (O, C)
+        nothing = torch.zeros_like(taps[0])
+
+        def tap(p: int, q: int, i: int, j: int) -> Tensor:
+            """The (O, C) weights with which input position (i, j) enters output position (p, q)."""
+            a, b = i - stride * p + 1, j - stride * q + 1
+            return taps[3 * a + b] if 0 <= a < 3 and 0 <= b < 3 else nothing
+
+        dense = torch.cat(
+            [
+                torch.cat([tap(p, q, i, j) for i in range(height) for j in range(width)], dim=1)
+                for p in range(out_height)
+                for q in range(out_width)
+            ]
+        )  # (p q O, h w C)
+        rows = x.permute(0, 2, 3, 1).flatten(1)  # (B, h w C): a view where x is channels_last
+        # Feature extraction folds BatchNorm into the convolution, which then has a bias.
+        y = F.linear(rows, dense, None if self.bias is None else self.bias.repeat(out_height * out_width))
+        return y.unflatten(1, (out_height, out_width, self.out_channels)).permute(0, 3, 1, 2)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, figure 5), halving the map where `stride` is 2."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = TinyMapConv2d(inputs, outputs, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = TinyMapConv2d(outputs, outputs)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += self.downsample(x)
+        return self.relu(y)
+
+
+class Encoder(nn.Module):
+    """ResNet-18 from pixels to h, randomly initialised (He initialisation).
+
+    stem: "imagenet" keeps torchvision's 7x7 stride-2 convolution and max-pool; "cifar" is a 3x3 stride-1
+    convolution without max-pool (SimCLR, appendix B.9).
+    """
+
+    def __init__(self, stem: str) -> None:
+        super().__init__()
+        self.stem = stem
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, FEATURES, 2), BasicBlock(FEATURES, FEATURES, 1))
+        nn.Linear(FEATURES, 1000)  # torchvision's classifier: draws its weights, so that a seed gives the same network
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if stem == "cifar":
+            self.conv1 = TinyMapConv2d(3, 64)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+            self.maxpool = nn.Identity()
+        self.to(memory_format=torch.channels_last)
+
+    def load_torchvision(self, state: dict[str, Tensor]) -> None:
+        """Takes over torchvision's ResNet-18 weights, but for its classifier and, with the CIFAR stem, its stem."""
+        own = self.state_dict()
+        ours = ("conv1.", "bn1.") if self.stem == "cifar" else ()
+        self.load_state_dict({name: own[name] if name.startswith(ours) else state[name] for name in own})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels 0..255 -> h (B, D)."""
+        x = self.bn1(self.conv1(x / 255))
+        x = self.relu(self.maxpool(x))  # the maximum first: the same values, a quarter of the ReLU's work
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean(dim=(2, 3))

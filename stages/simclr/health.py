@@ -1,0 +1,62 @@
+"""Whether pretraining is healthy: how well partners find each other, and how evenly embeddings are spread. No labels.
+
+Shapes: V = 2B views (row i and row i + B show the same image), N images, P numbers of a projection z.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.simclr.loss import partners, without_self
+
+
+def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
+    """How well partners find each other among the V - 1 candidates; scalars, averaged over the V rows.
+
+    top1, top5: share of rows whose partner is the most similar, or among the five most similar;
+    position: mean rank of the partner, 1 at best; positive, negative: mean cosine of partners and of others.
+    A tie or a NaN counts against the partner, so that collapsed embeddings (all equal) score 0 and not 1.
+    """
+    views = len(similarities)
+    rows = torch.arange(views, device=similarities.device)
+    positive = similarities[rows, partners(views, similarities.device)]
+    rank = (~(without_self(similarities) < positive[:, None])).sum(1).float()
+    negatives = similarities.sum() - similarities.diagonal().sum() - positive.sum()
+    return {
+        "top1": (rank <= 1).float().mean(),
+        "top5": (rank <= 5).float().mean(),
+        "position": rank.mean(),
+        "positive": positive.mean(),
+        "negative": negatives / (views * (views - 2)),
+    }
+
+
+def embedding_health(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """Whether embeddings are close where they should be and spread out elsewhere; no labels needed. Scalars.
+
+    first, second: (N, P), one view of each image and the other. alignment and uniformity are those of Wang and Isola
+    (2020, section 4.1, their default exponents 2 and t = 2): the mean squared distance of partners on the unit sphere,
+    0 at best, and the logarithm of the mean Gaussian potential of different images, 0 if all are equal and lower the
+    more evenly they are spread. rank is RankMe (Garrido et al. 2023, equation 1): the exponential of the entropy
+    of the singular values, from 1 (collapsed to a line) to min(N, P). NaN where an embedding is.
+    """
+    x, y = (F.normalize(z.float(), dim=1) for z in (first, second))
+    return {
+        "alignment": (x - y).square().sum(1).mean(),
+        "uniformity": (uniformity(x) + uniformity(y)) / 2,
+        "rank": effective_rank(first.float()),
+    }
+
+
+def uniformity(x: Tensor) -> Tensor:
+    """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere: (N, P) -> scalar."""
+    return F.pdist(x).square_().mul_(-2).exp_().mean().log()
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    if not z.isfinite().all():
+        return torch.tensor(float("nan"))
+    singular = torch.linalg.svdvals(z)
+    epsilon = torch.finfo(z.dtype).eps
+    share = singular / singular.sum().clamp(min=epsilon) + epsilon
+    return torch.exp(-(share * share.log()).sum())

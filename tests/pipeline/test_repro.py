@@ -1,0 +1,124 @@
+"""`dvc repro` as a user runs it: what runs, what doesn't, and that the bytes are the same again."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_images
+from tests.repository import RESULTS, Repository
+
+
+def test_a_second_repro_does_nothing_and_everything_is_clean(repository: Repository) -> None:
+    assert "Data and pipelines are up to date" in repository.run("dvc repro")
+    assert repository.is_clean()
+
+
+def test_a_forced_repro_gives_the_same_bytes(repository: Repository) -> None:
+    before = repository.bytes(*RESULTS)
+    repository.run("dvc repro --force")
+    assert repository.bytes(*RESULTS) == before
+
+
+def test_a_change_to_a_picture_draws_the_report_again_and_nothing_else(repository: Repository) -> None:
+    drawn = repository.path / "stages/page/figures.py"
+    drawn.write_text(drawn.read_text().replace("SIZE = (5.6, 3.7)", "SIZE = (5.7, 3.7)"))
+    assert repository.stages_run("dvc repro") == ["report"]
+
+
+def test_a_new_image_reruns_the_download(repository: Repository, tmp_path: Path) -> None:
+    write_images(tmp_path / "own")
+    repository.run(f"sed -i 's|^folder: .*|folder: {tmp_path}/own|' params.yaml && dvc commit -q -f")
+    assert "up to date" in repository.run("dvc status download")
+    shutil.copy(tmp_path / "own/train/ant/0.png", tmp_path / "own/train/ant/new.png")
+    assert "changed deps" in repository.run("dvc status download")
+
+
+def test_a_killed_training_can_be_watched_goes_on_after_its_last_epoch_and_ends_with_the_same_bytes(
+    repository: Repository,
+) -> None:
+    before = repository.bytes("metrics", "plots", "models")
+    again = "dvc repro --force --single-item pretrain"
+    table = repository.path / "plots/data/pretrain.csv"
+
+    def one_epoch_is_over() -> bool:
+        return table.exists() and table.read_bytes() != before["plots/data/pretrain.csv"]
+
+    repository.kill(again, when=one_epoch_is_over)
+    assert not (repository.path / "models/simclr.safetensors").exists()
+    whole = before["plots/data/pretrain.csv"].splitlines()
+    assert table.read_bytes().splitlines() == whole[:3]  # the header, and both splits of the first epoch
+    assert repository.json("dvc metrics show --json")[""]["data"]["metrics/pretrain.json"]["data"]["epoch"] == 1
+    assert "index.html" in repository.run("dvc plots show")
+    assert "going on after epoch 1" in repository.run(again)
+    assert repository.bytes("metrics", "plots", "models") == before
+    assert repository.checkpoints() == []
+    assert repository.is_clean()
+
+
+def test_code_edited_during_a_run_is_not_recorded(repository: Repository) -> None:
+    lock = (repository.path / "dvc.lock").read_bytes()
+    edited = repository.path / "stages/simclr/augmentation.py"
+    code = edited.read_text()
+    training = repository.start("dvc repro --force --single-item pretrain")
+    while training.poll() is None and not repository.checkpoints():
+        time.sleep(0.01)
+    edited.write_text(code + "# later\n")
+    output, _ = training.communicate(timeout=300)
+    edited.write_text(code)
+    assert training.returncode != 0
+    assert "stages/simclr/augmentation.py: changed while the stage pretrain ran" in output
+    assert (repository.path / "dvc.lock").read_bytes() == lock
+    assert "going on after epoch 2" in repository.run("dvc repro --force --single-item pretrain")
+    assert repository.run("git status --porcelain") == ""
+
+
+MISTAKES = {
+    "lr=abc": "params.yaml: lr = 'abc' (str): input should be a valid number",
+    "batch_size=1": "params.yaml: batch_size = 1 (int): input should be greater than or equal to 2",
+    "batch_size=30": "params.yaml: batch_size = 30: 36 unlabelled images do not fill two batches",
+    "first_classes=4": "params.yaml: first_classes = 4: the data have 3 classes",
+    "logreg.validation_fraction=0.01": "params.yaml: logreg.validation_fraction = 0.01: 36 training images",
+}
+
+
+def test_a_mistake_fails_in_one_line_and_nothing_is_lost(repository: Repository) -> None:
+    before = repository.bytes(*RESULTS)
+    # The first stage fails, so that no other one's outputs are deleted.
+    del before["data/checked.txt"]
+    for change, expected in MISTAKES.items():
+        output = repository.run(f"dvc exp run -S {change}", fails=True)
+        assert expected in output
+        assert "Traceback" not in output
+        assert repository.bytes(*RESULTS) == before
+        # The touch is for git, which compares whole seconds and sizes: DVC writes params.yaml twice in a second, and
+        # git then does not see a change to a value of the same length.
+        repository.run("touch params.yaml && git checkout params.yaml")
+    assert repository.stages_run("dvc repro") == []
+    assert repository.is_clean()
+
+
+@pytest.mark.slow
+def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(repository: Repository) -> None:
+    start = time.monotonic()
+    repository.run("dvc exp run --force -S epochs=20")  # so that most of the time is training
+    duration = time.monotonic() - start
+    before = repository.bytes(*RESULTS)
+    resumed = 0
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        # Without the lock file and the cache, DVC can neither skip a stage nor restore its outputs.
+        repository.run("rm -rf dvc.lock .dvc/cache data models")
+        if number % 2:
+            end = time.monotonic() + draw.uniform(0, duration)
+            repository.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
+        else:  # in the training, which is short beside the start of six processes
+            repository.kill("dvc repro", when=lambda: bool(repository.checkpoints()) and draw.random() < 0.05)
+        resumed += len(repository.checkpoints())
+        output = repository.run("dvc repro")
+        assert repository.bytes(*RESULTS) == before, output
+        assert repository.checkpoints() == []
+    print(f"{resumed} of 20 moments were in the training and went on from a kept epoch")
+    assert resumed > 0

@@ -1,0 +1,92 @@
+"""A repository of its own for a test, where commands run as in a user's shell."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ("metrics", "plots", "models", "data")
+CHECKPOINTS = ".dvc/tmp/resume"
+
+
+class Repository:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        scripts = str(Path(sys.executable).parent)  # queue workers start a bare `dvc` from the PATH
+        identity = {
+            f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        self.environment = os.environ | identity | {"PATH": f"{scripts}:{os.environ['PATH']}"}
+
+    @classmethod
+    def of_working_tree(cls, path: Path) -> "Repository":
+        """The files of the working tree, committed."""
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True
+        ).stdout.decode()
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        repository = cls(path)
+        repository.run("git init -q --initial-branch=main")
+        repository.commit("as it is")
+        return repository
+
+    def copy(self, path: Path) -> "Repository":
+        subprocess.run(["cp", "--archive", "--reflink=auto", self.path, path], check=True)
+        return Repository(path)
+
+    def run(self, command: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            command, shell=True, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, output
+        return output
+
+    def stages_run(self, command: str) -> list[str]:
+        lines = self.run(command).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        # Without a shell: dvc must be our child, so that `wait` takes it away. To DVC's locks a zombie is alive.
+        return subprocess.Popen(
+            command.split(), cwd=self.path, env=self.environment, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def kill(self, command: str, when: Callable[[], bool]) -> None:
+        """Starts a command and sends SIGKILL to it and all that it started, as soon as `when` says so."""
+        process = self.start(command)
+        while process.poll() is None and not when():
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def checkpoints(self) -> list[Path]:
+        return list((self.path / CHECKPOINTS).glob("*.state"))
+
+    def commit(self, message: str) -> None:
+        self.run(f"git add --all && git commit -q --message '{message}'")
+
+    def json(self, command: str) -> Any:
+        done = subprocess.run(command, shell=True, cwd=self.path, env=self.environment, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    def bytes(self, *folders: str) -> dict[str, bytes]:
+        files = (file for folder in folders for file in sorted((self.path / folder).rglob("*")) if file.is_file())
+        return {str(file.relative_to(self.path)): file.read_bytes() for file in files}
+
+    def is_clean(self) -> bool:
+        """Whether neither git nor DVC sees a change."""
+        return self.run("git status --porcelain") == "" and "up to date" in self.run("dvc status")

@@ -1,0 +1,119 @@
+"""The checkpoint that a stopped training run goes on from."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stages.simclr.checkpoint import resumable
+
+HISTORY = [{"epoch": 1, "train": {"loss": 1 / 3}}, {"epoch": 2, "train": {"loss": 1e-300}}]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In an empty folder, with signals as in a shell's background job, which ignores Ctrl-C."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
+def model(seed: int) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(3, 2)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def interrupted_run(run: dict[str, str]) -> Path:
+    """A run that is stopped after two epochs; where its checkpoint is."""
+    with pytest.raises(ZeroDivisionError), resumable(run) as checkpoint:
+        checkpoint.save(HISTORY, model=model(1))
+        raise ZeroDivisionError
+    return checkpoint.path
+
+
+def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit() -> None:
+    interrupted_run({"lr": "1"})
+    other = model(2)
+    with resumable({"lr": "1"}) as checkpoint:
+        assert checkpoint.restore(model=other) == HISTORY
+        assert checkpoint.epochs == 2
+    assert same_weights(other, model(1))
+
+
+def test_another_experiment_does_not_find_it() -> None:
+    interrupted_run({"lr": "1"})
+    with resumable({"lr": "2"}) as checkpoint:
+        assert checkpoint.restore(model=model(2)) == []
+
+
+def test_success_deletes_it() -> None:
+    path = interrupted_run({})
+    with resumable({}):
+        assert path.exists()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_success_is_one_even_if_somebody_cleared_the_checkpoints_meanwhile() -> None:
+    with resumable({}) as checkpoint:
+        shutil.rmtree(checkpoint.path.parent)
+        checkpoint.save(HISTORY, model=model(1))
+    assert list(checkpoint.path.parent.iterdir()) == []
+
+
+def test_it_lies_in_the_users_repository_even_if_dvc_runs_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
+    assert interrupted_run({}).parent == tmp_path / "repository/.dvc/tmp/resume"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
+def test_a_damaged_one_is_reported_and_ignored(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = interrupted_run({})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-10], "flipped": content, "emptied": b""}[damage])
+    other = model(2)
+    with resumable({}) as checkpoint:
+        assert checkpoint.restore(model=other) == []
+    assert "is damaged and ignored" in capsys.readouterr().err
+    assert same_weights(other, model(2))
+
+
+def test_the_same_run_twice_at_once_is_refused_in_one_line() -> None:
+    with resumable({}), pytest.raises(SystemExit, match="the same training is running"), resumable({}):
+        pass
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Signals) -> None:
+    with pytest.raises(SystemExit) as stopped, resumable({}) as checkpoint:
+        checkpoint.save(HISTORY, model=model(1))
+        signal.raise_signal(sent)
+    said = str(stopped.value.code)
+    assert said.startswith(f"stopped; the state after epoch 2 is kept in {checkpoint.path}")
+    assert "\n" not in said
+    with resumable({}) as again:
+        assert again.restore(model=model(2)) == HISTORY
+
+
+def test_a_stop_before_the_first_epoch_is_over_says_that_nothing_is_kept() -> None:
+    with pytest.raises(SystemExit, match="nothing is kept"), resumable({}):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_before_a_kept_state_is_read_says_where_it_is() -> None:
+    path = interrupted_run({})
+    with pytest.raises(SystemExit, match=f"the state after an earlier stop is kept in {path}"), resumable({}):
+        signal.raise_signal(signal.SIGTERM)
