@@ -1,109 +1,172 @@
 """The stage: what it compares, and that the test set chooses nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from stages import fit_logreg as stage
-from stages.files import read_tensors, write_tensors
-from stages.fit_logreg import compare, label_efficiency, save_classifier, tasks_of
-from stages.probes import Split, fit_probe
+from stages.files.tensors import read_tensors, write_tensors
+from stages.fit_logreg import tasks_of
+from tests.probing.data import clusters
+from tests.repository import ROOT
+
+ENCODERS = ["pixels", "untrained", "simclr"]
+SPREADS = {"pixels": 4.0, "untrained": 6.0, "simclr": 2.0}
+TEN = [str(number) for number in range(10)]
 
 
-def clusters(count: int, classes: int, seed: int = 0) -> Split:
-    """Gaussian clusters in 16 dimensions around fixed centres."""
-    centres = torch.randn(classes, 16, generator=torch.Generator().manual_seed(99))
-    y = torch.arange(count) % classes
-    return Split(centres[y] + 2 * torch.randn(count, 16, generator=torch.Generator().manual_seed(seed)), y)
-
-
-def test_every_encoder_is_scored_and_the_gain_is_what_simclr_has_more() -> None:
-    train, test = clusters(60, 3), clusters(90, 3, seed=1)
-    weights = {"initial": torch.zeros(16, 3), "simclr": torch.randn(16, 3, generator=torch.Generator().manual_seed(0))}
-    metrics = compare({name: ((lambda x, w=w: x @ w + torch.arange(3)), train, test) for name, w in weights.items()})
-    expected = {name: accuracy_score(test.y, (test.x @ w + torch.arange(3)).argmax(1)) for name, w in weights.items()}
-    for name in weights:
-        assert metrics[name]["test_accuracy"] == pytest.approx(expected[name])
-        assert metrics[name]["test_accuracy_low"] < expected[name] < metrics[name]["test_accuracy_high"]
-    gain = metrics["gain"]["initial"]
-    assert gain["test_accuracy"] == pytest.approx(expected["simclr"] - expected["initial"])
-
-
-def test_equal_tasks_of_a_folder_are_the_same_task() -> None:
+def test_what_is_another_task_is_left_out() -> None:
     names = ["ant", "bee", "cat"]
-    assert tasks_of(names, names, 3) == {task: ("fine", 3) for task in ("all", "first", "coarse")}
+    assert tasks_of(names, names, 3) == {"all": ("fine", 3)}
     assert tasks_of(names, ["insect", "mammal"], 2) == {
-        "all": ("fine", 3), "first": ("fine", 2), "coarse": ("coarse", 2)
+        "first": ("fine", 2), "all": ("fine", 3), "superclasses": ("coarse", 2)
     }  # fmt: skip
-
-
-def test_label_efficiency_has_mean_and_deviation_of_the_draws_and_ends_with_all_images() -> None:
-    drawn = {("simclr", 10): [0.2, 0.4], ("simclr", 20): [0.5, 0.5]}
-    few, more, every = label_efficiency(drawn, 50, {"simclr": 0.7})
-    assert few == pytest.approx({"images_per_class": 10, "simclr": 0.3, "simclr_sd": 0.02**0.5})
-    assert more == pytest.approx({"images_per_class": 20, "simclr": 0.5, "simclr_sd": 0})
-    assert every == {"images_per_class": 50, "simclr": 0.7, "simclr_sd": ""}
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_saved_classifier_predicts_what_the_fitted_one_does(
-    classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = clusters(100, classes)
-    probe = fit_probe(data, [0.1], 0.25, 1000, seed=0)
-    save_classifier(probe, {"fine_names": []})
-    saved = read_tensors(Path("models/classifier.safetensors"))[0]
-    logits = (data.x - saved["mean"]) / saved["scale"] @ saved["weight"].T + saved["bias"]
-    expected = probe.model.predict_proba(probe.scaler.transform(data.x.numpy()))
-    np.testing.assert_allclose(logits.softmax(1), expected, atol=1e-5)
 
 
 def write_features(folder: Path, labels_shift: int = 0) -> None:
     """Clusters as the features of every encoder, with other test labels where asked; and parameters for few fits."""
-    params = (Path(__file__).parent.parent / "params.yaml").read_text()
-    for old, new in (("labels_per_class: [10,", "labels_per_class: [5, 10,"), ("epochs: 100", "epochs: 3")):
+    params = (ROOT / "params.yaml").read_text()
+    for old, new in (
+        ("labels_per_class: [10,", "labels_per_class: [5, 10,"), ("epochs: 100", "epochs: 3"),
+        ("first_classes: 10", "first_classes: 4"),
+    ):  # fmt: skip
+        assert old in params
         params = params.replace(old, new)
     (folder / "params.yaml").write_text(params)
-    train, test = clusters(120, 10), clusters(100, 10, seed=1)
-    tensors = {
-        "train_fine": train.y, "train_coarse": train.y // 5,
-        "test_fine": (test.y + labels_shift) % 10, "test_coarse": test.y // 5,
-    }  # fmt: skip
-    encoders = ["pixels", "initial", "simclr"]
-    for which in encoders:
-        tensors |= {f"train_{which}": train.x.clone(), f"test_{which}": test.x.clone()}
-    names = {"fine_names": [str(number) for number in range(10)], "coarse_names": ["low", "high"]}
-    write_tensors(folder / stage.FEATURES, tensors, {"encoders": encoders, **names})
+    tensors = {}
+    for name, spread in SPREADS.items():
+        for split, count, seed in (("train", 120, 0), ("test", 100, 1)):
+            data = clusters(count, 10, spread, seed)
+            shift = labels_shift if split == "test" else 0
+            tensors[f"{split}_{name}"] = torch.from_numpy(data.x)
+            tensors[f"{split}_fine"] = torch.from_numpy((data.y + shift) % 10)
+            tensors[f"{split}_coarse"] = torch.from_numpy((data.y + shift) % 10 // 5)
+    names = {"fine_names": TEN, "coarse_names": ["low", "high"]}
+    write_tensors(folder / stage.FEATURES, tensors, {"encoders": ENCODERS, **names})
 
 
-def test_features_that_are_no_numbers_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The whole stage, run twice with different test labels."""
+    folders = [tmp_path_factory.mktemp(f"shift{shift}") for shift in (0, 1)]
+    for shift, folder in enumerate(folders):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            write_features(folder, shift)
+            stage.main()
+    return folders
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"plots/data/{name}.csv")
+
+
+def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(runs: list[Path]) -> None:
+    for name in ("models/classifier.safetensors", "plots/data/choice_of_C.csv", "data/neighbours.csv"):
+        first, second = ((folder / name).read_bytes() for folder in runs)
+        assert (first == second) is (name != "data/neighbours.csv")  # in which test images are named
+    for name in ("scores", "fits"):
+        of_train = [frame[frame.split == "train"] for frame in (table(folder, name) for folder in runs)]
+        pd.testing.assert_frame_equal(*of_train)
+    assert (runs[0] / "metrics/probes.json").read_text() != (runs[1] / "metrics/probes.json").read_text()
+
+
+def test_every_probe_is_scored_for_every_encoder(runs: list[Path]) -> None:
+    scores = table(runs[0], "scores")
+    kinds = [("logreg", "first"), ("logreg", "all"), ("logreg", "superclasses"), ("linear", "first"),
+             ("neighbours", "all"), ("neighbours", "superclasses")]  # fmt: skip
+    tested = scores[scores.split == "test"]
+    assert list(zip(tested.probe, tested.classes, tested.encoder, strict=True)) == [
+        (*kind, encoder) for kind in kinds for encoder in ENCODERS
+    ]
+    assert ((tested.accuracy_low < tested.accuracy) & (tested.accuracy < tested.accuracy_high)).all()
+    assert scores[scores.split == "train"].accuracy_low.isna().all()
+    assert (scores[scores.probe == "neighbours"].split == "test").all()
+    train, test = clusters(120, 10, 2.0), clusters(100, 10, 2.0, 1)
+    cosine = make_pipeline(KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)))
+    row = tested[(tested.probe == "neighbours") & (tested.classes == "all") & (tested.encoder == "simclr")]
+    assert row.accuracy.item() == pytest.approx(cosine.fit(train.x, train.y).score(test.x, test.y))
+
+
+def test_the_gain_in_the_metrics_is_over_the_best_control(runs: list[Path]) -> None:
+    metrics = json.loads((runs[0] / "metrics/probes.json").read_text())
+    assert list(metrics) == ["all", "first", "linear", "neighbours"]
+    gains = table(runs[0], "gains")
+    for name, (probe, classes) in {"first": ("logreg", "first"), "linear": ("linear", "first")}.items():
+        numbers = metrics[name]
+        best = max(numbers["pixels"], numbers["untrained"])
+        assert numbers["gain"] == pytest.approx(numbers["simclr"] - best)
+        assert numbers["gain_low"] < numbers["gain"] < numbers["gain_high"]
+        of_kind = gains[(gains.probe == probe) & (gains.classes == classes)].set_index("control").gain
+        for control in ("pixels", "untrained"):
+            assert of_kind[control] == pytest.approx(numbers["simclr"] - numbers[control], abs=1e-6)
+
+
+def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list[Path]) -> None:
+    efficiency = table(runs[0], "label_efficiency")
+    simclr = efficiency[efficiency.encoder == "simclr"]
+    assert list(zip(simclr.images_per_class, simclr["draw"], strict=True)) == [
+        *((5, draw) for draw in (1, 2, 3)), *((10, draw) for draw in (1, 2, 3)), (12, 1)
+    ]  # fmt: skip
+    metrics = json.loads((runs[0] / "metrics/probes.json").read_text())
+    assert simclr.accuracy.iloc[-1] == metrics["all"]["simclr"]
+
+
+def test_fits_are_those_before_and_after_simclr_and_end_at_the_scores(runs: list[Path]) -> None:
+    fits, scores = table(runs[0], "fits"), table(runs[0], "scores")
+    assert set(fits.encoder) == {"untrained", "simclr"}
+    keys = ["probe", "classes", "encoder", "split"]
+    assert fits[fits.probe == "linear"].groupby(keys).step.agg(
+        ["min", "max"]
+    ).drop_duplicates().to_numpy().tolist() == [[1, 3]]
+    last = fits.groupby(keys).last().join(scores.set_index(keys)[["accuracy"]].add_suffix("_in_the_end"))
+    assert (last.accuracy == last.accuracy_in_the_end).all()
+
+
+def test_neighbours_are_of_different_classes_and_the_nearest_first(runs: list[Path]) -> None:
+    found = pd.read_csv(runs[0] / "data/neighbours.csv")
+    assert found.drop_duplicates("image")["class"].is_unique
+    assert found.groupby(["encoder", "image"])["rank"].apply(list).map(tuple).unique().tolist() == [(1, 2, 3, 4, 5, 6)]
+    train, test = clusters(120, 10, 2.0), clusters(100, 10, 2.0, 1)
+    row = found[found.encoder == "simclr"].iloc[0]
+    cosines = train.x @ test.x[row.image] / np.linalg.norm(train.x, axis=1)
+    assert row.neighbour == cosines.argmax()
+    assert row.neighbour_class == train.y[row.neighbour]
+
+
+def test_saved_classifier_predicts_what_the_table_says(runs: list[Path]) -> None:
+    saved = read_tensors(runs[0] / "models/classifier.safetensors")[0]
+    h = torch.from_numpy(clusters(100, 10, 2.0, 1).x)
+    p = ((h - saved["mean"]) / saved["scale"] @ saved["weight"].T + saved["bias"]).softmax(1)
+    predictions = table(runs[0], "predictions")
+    assert predictions.predicted.tolist() == p.argmax(1).tolist()
+    np.testing.assert_allclose(predictions.confidence, p.max(1).values, atol=1e-4)
+    scaler = StandardScaler().fit(clusters(120, 10, 2.0).x)
+    np.testing.assert_allclose(saved["mean"], scaler.mean_, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda h: h.index_fill(0, torch.tensor(7), torch.nan), "features of untrained are no numbers"),
+        (torch.zeros_like, "features of untrained are the same for all training images"),
+    ],
+)
+def test_useless_features_are_refused_in_one_line(
+    change: object, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_features(tmp_path)
     tensors, notes = read_tensors(stage.FEATURES)
-    tensors["test_initial"] = tensors["test_initial"].index_fill(0, torch.tensor(7), torch.nan)
-    write_tensors(stage.FEATURES, tensors, notes)
-    with pytest.raises(SystemExit, match=r"^data/features\.safetensors: features of initial are no numbers"):
+    tensors["train_untrained"] = change(tensors["train_untrained"])
+    write_tensors(Path("changed"), tensors, notes)
+    Path("changed").replace(stage.FEATURES)
+    with pytest.raises(SystemExit, match=rf"^data/features\.safetensors: {expected}"):
         stage.main()
-
-
-def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole stage, run twice with different test labels: everything but the test scores is the same."""
-    metrics, classifiers = [], []
-    for shift in (0, 1):
-        folder = tmp_path / str(shift)
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        write_features(folder, shift)
-        stage.main()
-        metrics.append((folder / "metrics/logreg.json").read_text())
-        classifiers.append((folder / "models/classifier.safetensors").read_bytes())
-    assert classifiers[0] == classifiers[1]
-    assert metrics[0] != metrics[1]
-    kept = [[line for line in text.splitlines() if '"test_' not in line] for text in metrics]
-    assert kept[0] == kept[1]
-    rows = (tmp_path / "0/plots/label_efficiency.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["images_per_class", "5", "10", "12"]

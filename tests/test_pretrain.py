@@ -1,5 +1,6 @@
 """The training loop's parts: who is held out, what is drawn, what an epoch does."""
 
+import json
 import math
 import shutil
 from functools import partial
@@ -7,18 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from stages import pretrain as stage
-from stages.augment import augment
 from stages.download import starting_weights
-from stages.files import write_tensors
-from stages.params import FILE, load_params
+from stages.files.params import FILE, load_params
+from stages.files.tensors import write_tensors
 from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch, what_is_wrong
-from stages.resume import State, kept_state
+from stages.simclr.augmentation import augment
+from stages.simclr.checkpoint import Checkpoint, resumable
+from tests.repository import ROOT
 
 CPU = torch.device("cpu")
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
@@ -136,9 +139,9 @@ def run_stage() -> None:
     """The stage on 16 images, three epochs of one step."""
     write_tensors(Path("data/unlabelled.safetensors"), {"images": images(16)})
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
-    params = load_params(Path(__file__).parent.parent / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
-    with kept_state({}) as kept:
-        stage.pretrain(params, CPU, kept)
+    params = load_params(ROOT / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
+    with resumable({}) as checkpoint:
+        stage.pretrain(params, CPU, checkpoint)
 
 
 @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])
@@ -158,7 +161,7 @@ def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
         run_stage()
     assert ("the state before this epoch is kept" in str(stopped.value.code)) == (kept > 0)
     states = list(Path(".dvc/tmp/resume").glob("*.state"))
-    assert [len(State(path).restore()) for path in states] == [kept] * (kept > 0)
+    assert [len(Checkpoint(path).restore()) for path in states] == [kept] * (kept > 0)
     assert not Path("models/simclr.safetensors").exists()
 
 
@@ -169,3 +172,40 @@ def test_too_little_room_is_noticed_before_the_training(tmp_path: Path, monkeypa
     with pytest.raises(SystemExit, match=r"^models: 0\.\d\d GB are needed and 0\.10 GB are free"):
         run_stage()
     assert not Path("models").exists()
+
+
+def outputs() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for name in ("models", "metrics", "plots") for path in Path(name).rglob("*.*")}
+
+
+def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after each epoch in turn, and gone on with; the table then has a row per epoch so far and split."""
+    (tmp_path / "undisturbed").mkdir()
+    monkeypatch.chdir(tmp_path / "undisturbed")
+    run_stage()
+    expected = outputs()
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+
+    def stops_at_the_second(*arguments: Any) -> list[dict[str, torch.Tensor]]:
+        epochs.append(1)
+        if len(epochs) > 1:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    for done in (1, 2):
+        epochs: list[int] = []
+        with monkeypatch.context() as patch, pytest.raises(SystemExit, match=f"the state after epoch {done} is kept"):
+            patch.setattr(stage, "train_epoch", stops_at_the_second)
+            run_stage()
+        table = pd.read_csv("plots/data/pretrain.csv")
+        assert list(zip(table.epoch, table.split, strict=True)) == [
+            (epoch, split) for epoch in range(1, done + 1) for split in ("train", "heldout")
+        ]
+        metrics = json.loads(Path("metrics/pretrain.json").read_text())
+        assert metrics["epoch"] == done
+        assert metrics["heldout_loss"] == table.loss.iloc[-1]
+    run_stage()
+    assert outputs() == expected

@@ -1,61 +1,55 @@
 """The report: one file, complete without the network, the same for the same numbers."""
 
 import base64
-import csv
 import hashlib
-import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from stages import report
-from stages.figures import draw_confusion, draw_maps
-from stages.files import write_tensors
-from stages.report import read_table
+from stages.files.tensors import write_tensors
+from stages.images.sample import COARSE_NAMES, FINE_NAMES
+from tests.browser import CHROMIUM, browse
+from tests.repository import ROOT
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium")
-FINE = [f"fine {number}" for number in range(100)]
+BOLD = "<b>bold</b>"
+ENCODERS = ["pixels", "untrained", "simclr"]
 
 
-def pictures(*shape: int) -> torch.Tensor:
-    stream = torch.Generator().manual_seed(len(shape))
-    return torch.randint(0, 256, (*shape, 32, 32, 3), dtype=torch.uint8, generator=stream)
+def pictures(count: int) -> torch.Tensor:
+    """Noise, the same ten pictures again and again."""
+    stream = torch.Generator().manual_seed(0)
+    ten = torch.randint(0, 256, (10, 32, 32, 3), dtype=torch.uint8, generator=stream)
+    return ten.repeat(-(-count // 10), 1, 1, 1)[:count]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed metrics and plots, with made-up examples."""
+    """The committed tables, one class with another name; made up what is not in git."""
     folder = tmp_path_factory.mktemp("report")
-    for name in ("metrics", "plots"):
-        shutil.copytree(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "plots/data", folder / "plots/data")
     shutil.copy(ROOT / "params.yaml", folder)
-    for picture in folder.glob("plots/*.png"):
-        picture.unlink()
-    write_tensors(folder / "models/views.safetensors", {name: pictures(8) for name in ("images", "first", "second")})
-    with (folder / "plots/confusion.csv").open() as file:
-        superclasses = sorted({row["actual"] for row in csv.DictReader(file)})
-    examples = {
-        "wrong_images": pictures(16), "wrong_fine": torch.arange(16), "wrong_predicted": torch.arange(16) + 1,
-        "wrong_confidence": torch.linspace(0.9, 0.5, 16), "query_images": pictures(6), "query_fine": torch.arange(6),
-        "map_class": torch.arange(200) % 20,
-    }  # fmt: skip
-    for which in ("initial", "simclr"):
-        examples |= {
-            f"map_{which}": torch.randn(200, 2, generator=torch.Generator().manual_seed(0)),
-            f"near_{which}_images": pictures(6, 6),
-            f"near_{which}_fine": torch.arange(6).expand(6, 6).clone(),
-        }
-    confused = [{"actual": FINE[0], "predicted": "<b>bold</b>", "images": 3, "share": 0.25}]
-    notes = {"fine_names": FINE, "coarse_names": superclasses, "class_names": superclasses, "confused": confused}
-    write_tensors(folder / "models/examples.safetensors", examples, notes)
+    predictions = folder / "plots/data/predictions.csv"
+    table = pd.read_csv(predictions)
+    wrong = table[table.predicted != table.actual]
+    _, renamed = wrong.groupby(["actual", "predicted"]).size().idxmax()
+    predictions.write_text(predictions.read_text().replace(renamed, BOLD))
+
+    tensors = {"train_images": pictures(5000), "test_images": pictures(len(table))}
+    names = {"fine_names": FINE_NAMES, "coarse_names": COARSE_NAMES}
     for name in report.HASHED:
         write_tensors(folder / f"{name}.safetensors", {name: torch.zeros(1)})
+    write_tensors(folder / "data/labelled.safetensors", tensors, names)
+    write_tensors(folder / "data/views.safetensors", {name: pictures(8) for name in ("images", "first", "second")})
+    pd.DataFrame(
+        {"encoder": encoder, "image": 50 * row, "class": f"class {row}", "rank": rank, "neighbour": 7 * row + rank,
+         "neighbour_class": f"class {rank}"}
+        for encoder in ENCODERS[1:] for row in range(6) for rank in range(1, 7)
+    ).to_csv(folder / "data/neighbours.csv", index=False)  # fmt: skip
     return folder
 
 
@@ -83,7 +77,7 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: str) -> None
 
 
 def test_names_of_classes_are_text_and_not_html(page: str) -> None:
-    assert "<b>bold</b>" not in page
+    assert BOLD not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
 
 
@@ -95,25 +89,35 @@ def test_pictures_in_the_page_are_those_in_plots(folder: Path, page: str) -> Non
     assert all(file.read_bytes() in inside for file in files)
 
 
-def test_numbers_in_the_table_are_those_in_the_metrics(folder: Path, page: str) -> None:
+def test_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) -> None:
     rows = dict(re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.S))
-    logreg = json.loads((folder / "metrics/logreg.json").read_text())
-    for name, task in (("first 10 classes", "first"), ("all 100 classes", "all"), ("20 superclasses", "coarse")):
-        row = rows[f"logistic regression, {name}"]
-        for encoder, scores in logreg[task].items():
-            if encoder == "gain":
-                shown = [f"{100 * gain['test_accuracy']:+.1f}" for gain in scores.values()]
-            else:
-                shown = [f"{100 * scores['test_accuracy']:.1f} %"]
-            assert all(number.replace("-", "\N{MINUS SIGN}") in row for number in shown)
+    tables = folder / "plots/data"
+    scores = pd.read_csv(tables / "scores.csv").set_index(["probe", "classes", "split", "encoder"])
+    gains = pd.read_csv(tables / "gains.csv").set_index(["probe", "classes", "control"])
+    probes = {"logistic regression": "logreg", "linear layer": "linear", "nearest neighbours": "neighbours"}
+    classes = {"first 10 classes": "first", "all 100 classes": "all", "20 superclasses": "superclasses"}
+    assert len(rows) == 6
+    for name, row in rows.items():
+        kind = probes[name.split(", ")[0]], classes[name.split(", ")[1]]
+        expected = []
+        for encoder in ENCODERS:
+            one = scores.loc[(*kind, "test", encoder)]
+            expected.append(f"{one.accuracy:.1%} {one.accuracy_low:.1%} to {one.accuracy_high:.1%}")
+        for control in ENCODERS[:2]:
+            one = gains.loc[(*kind, control)]
+            expected.append(f"{100 * one.gain:+.1f} {100 * one.gain_low:+.1f} to {100 * one.gain_high:+.1f}")
+        if kind[0] != "neighbours":
+            expected.append(f"{scores.loc[(*kind, 'train', 'simclr')].accuracy:.1%}")
+        cells = [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall("<td.*?</td>", row, re.S)]
+        plain = [cell.replace("\N{MINUS SIGN}", "-").replace(" %", "%") for cell in cells]
+        assert [cell for cell in plain if cell != "–"] == [text.replace("% ", "% ") for text in expected]
 
 
 def test_what_is_needed_to_make_it_again_is_there(folder: Path, page: str) -> None:
     assert "temperature: 0.07" in page
     assert f"torch {torch.__version__.split('+')[0]}" in page
     for name in report.HASHED:
-        file = folder / f"{name}.safetensors"
-        md5 = hashlib.md5(file.read_bytes()).hexdigest()
+        md5 = hashlib.md5((folder / f"{name}.safetensors").read_bytes()).hexdigest()
         assert f'{name}.safetensors</code></td><td class="text"><code>{md5}</code>' in page
 
 
@@ -123,60 +127,6 @@ def test_drawing_again_gives_the_same_bytes(folder: Path, page: str, monkeypatch
     report.main()
     assert Path("report.html").read_text() == page
     assert {file: file.read_bytes() for file in Path("plots").glob("*.png")} == before
-
-
-def test_the_encoder_before_simclr_is_called_by_its_weights() -> None:
-    assert report.labels_of(["pixels", "initial", "simclr"], "random")["initial"] == "untrained"
-    labels = report.labels_of(["pixels", "untrained", "initial", "simclr"], "imagenet")
-    assert (labels["untrained"], labels["initial"]) == ("untrained", "ImageNet")
-
-
-def test_a_task_that_is_another_one_is_shown_once() -> None:
-    tasks = {"first": {}, "all": {}, "coarse": {}}
-    metrics = {"logreg": tasks, "linear": {}, "evaluate": {"knn_fine": {}, "knn_coarse": {}}}
-    names = ["ant", "bee", "cat"]
-    assert list(report.results_of(metrics, 3, names, names)) == [
-        "logistic regression, all 3 classes", "linear layer, all 3 classes", "nearest neighbours, all 3 classes"
-    ]  # fmt: skip
-    assert len(report.results_of(metrics, 2, names, ["insect", "mammal"])) == 6
-
-
-def test_an_empty_number_in_a_table_is_none_and_names_of_classes_stay_words(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("class,sd\n7,0.5\nnan,\n")
-    table = read_table(tmp_path / "x.csv")
-    assert table["class"] == ["7", "nan"]
-    assert table["sd"] == [0.5, pytest.approx(float("nan"), nan_ok=True)]
-
-
-def test_names_of_classes_are_drawn_as_they_are() -> None:
-    names = ["$\\frac$", "_background", "7"]
-    report.as_png(draw_confusion(names, names, names))
-    figure = draw_maps({"simclr": torch.zeros(3, 2)}, torch.arange(3), names, {"simclr": "SimCLR"})
-    report.as_png(figure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
-
-
-def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:
-    """What headless Chromium makes of a page: the DOM, what it requested beyond the file, errors of scripts."""
-    log = profile / "net.json"
-    done = subprocess.run(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--enable-logging=stderr",
-            f"--log-net-log={log}", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    # The browser's own requests have no origin, a page's have its own. Killed early, the log lacks its end.
-    text = log.read_text()
-    try:
-        events: list[dict[str, Any]] = json.loads(text)["events"]
-    except json.JSONDecodeError:
-        events = json.loads(text.rstrip().rstrip(",") + "]}")["events"]
-    starts = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    requested = [start["url"] for start in starts if start["initiator"] != "not an origin"]
-    return done.stdout, requested, re.findall(r'CONSOLE.*"(Uncaught .*?)"', done.stderr)
 
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Debian's package)")

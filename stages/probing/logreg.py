@@ -78,6 +78,7 @@ def fit_logreg(train: Split, C: float, max_iter: int, watched: Split | None = No
             return {}
 
         model.set_callbacks(ScoringMonitor(scoring=score)).fit(x, train.y)
+        curve = curve[: 2 * int(model.n_iter_[0])]  # scikit-learn scores the finished fit once more
 
     weight, bias = weights_of(model)
     parameters = {"mean": scaler.mean_.astype(np.float32), "scale": scaler.scale_.astype(np.float32)}

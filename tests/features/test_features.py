@@ -1,0 +1,93 @@
+"""Frozen features, the pixels as their control, and maps."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stages.features.extraction import extract, folded
+from stages.features.maps import tsne
+from stages.features.pixels import pixel_components
+from stages.simclr.encoder import Encoder
+
+CPU = torch.device("cpu")
+
+
+def images(count: int, seed: int) -> torch.Tensor:
+    stream = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=stream)
+
+
+def trained(stem: str) -> Encoder:
+    """An encoder whose BatchNorm statistics and weights are not those of the start."""
+    torch.manual_seed(0)
+    encoder = Encoder(stem)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.1)
+            nn.init.normal_(module.bias, 0, 0.1)
+    with torch.no_grad():
+        encoder.train()(images(8, 9).permute(0, 3, 1, 2))
+    return encoder
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_features_are_those_of_the_encoder_in_evaluation_mode(stem: str) -> None:
+    encoder = trained(stem)
+    with torch.inference_mode():
+        expected = encoder.eval()(images(5, 0).permute(0, 3, 1, 2))
+    torch.testing.assert_close(extract(encoder, images(5, 0), CPU), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_means_frozen_and_an_images_features_do_not_depend_on_the_others() -> None:
+    encoder = trained("imagenet")
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    features = extract(encoder, images(6, 0), CPU)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    assert encoder.training
+    torch.testing.assert_close(extract(encoder, images(6, 0)[2:3], CPU), features[2:3], rtol=1e-4, atol=1e-5)
+
+
+def test_folding_takes_every_batchnorm_away() -> None:
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(trained("imagenet")).modules())
+
+
+def test_every_batchnorm_is_registered_right_after_its_convolution() -> None:
+    pairs = [pair for parent in Encoder("imagenet").modules() for pair in pairwise(parent.children())]
+    after_convolutions = [b for a, b in pairs if isinstance(a, nn.Conv2d)]
+    assert all(isinstance(module, nn.BatchNorm2d) for module in after_convolutions)
+    assert len(after_convolutions) == 20
+
+
+def test_pixel_components_keep_distances_and_have_equal_variances() -> None:
+    # 20 images lie in 19 dimensions, so 19 components hold all of them.
+    train, test = pixel_components(images(20, 0), images(5, 1), 512)
+    assert (train.shape, test.shape) == ((20, 512), (5, 512))
+    pixels = images(20, 0).flatten(1).double() / 255
+    torch.testing.assert_close(torch.cdist(train, train).double(), torch.cdist(pixels, pixels), rtol=1e-3, atol=1e-3)
+    # With as many components as dimensions, test images too are where they are, up to what no training image has.
+    projected = (images(5, 1).flatten(1).double() / 255 - pixels.mean(0)) @ torch.linalg.pinv(pixels - pixels.mean(0))
+    on_train = projected @ (pixels - pixels.mean(0))
+    torch.testing.assert_close(torch.cdist(test, test).double(), torch.cdist(on_train, on_train), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(train.std(0), train.std(0).mean().expand(512), rtol=1e-3, atol=1e-5)
+
+
+def test_components_come_from_the_training_images_alone() -> None:
+    train, _ = pixel_components(images(20, 0), images(5, 1), 512)
+    again, _ = pixel_components(images(20, 0), images(7, 2), 512)
+    assert torch.equal(train, again)
+
+
+def test_a_map_keeps_far_groups_apart_and_is_the_same_again() -> None:
+    groups = torch.arange(60) % 2
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 20 * torch.eye(8)[groups]
+    points = tsne(x, seed=0)
+    distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    assert (groups[distances.argmin(1)] == groups).all()
+    np.testing.assert_array_equal(points, tsne(x, seed=0))
+
+
+def test_a_map_of_equal_features_is_one_point() -> None:
+    assert torch.equal(tsne(torch.ones(12, 8), seed=0), torch.zeros(12, 2))

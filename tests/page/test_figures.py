@@ -1,0 +1,30 @@
+"""Names of classes come from users and are drawn as they are."""
+
+import pandas as pd
+
+from stages.page.figures import draw_confusion, draw_maps, draw_mistakes, draw_neighbours
+from stages.report import as_png
+from tests.test_report import pictures
+
+NAMES = ["$\\frac$", "_background", "7"]
+
+
+def test_names_of_classes_are_drawn_as_they_are() -> None:
+    predictions = pd.DataFrame({"actual_group": NAMES, "predicted_group": NAMES})
+    as_png(draw_confusion(predictions, NAMES))
+    points = pd.DataFrame({"encoder": "simclr", "class": NAMES, "x": 0.0, "y": 0.0})
+    figure = draw_maps(points, dict(zip(NAMES, NAMES, strict=True)), NAMES)
+    as_png(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == NAMES
+
+
+def test_neighbours_of_the_same_class_are_framed() -> None:
+    row = {"encoder": "simclr", "image": 3, "class": "ant", "neighbour": 1}
+    found = pd.DataFrame([{**row, "rank": 1, "neighbour_class": "ant"}, {**row, "rank": 2, "neighbour_class": "bee"}])
+    figure = draw_neighbours(found, pictures(4).numpy(), pictures(2).numpy())
+    assert len(figure.axes[0].patches) == 1
+    as_png(figure)
+
+
+def test_no_mistakes_are_an_empty_picture() -> None:
+    assert as_png(draw_mistakes(pd.DataFrame(), pictures(4).numpy())).startswith(b"\x89PNG")

@@ -1,0 +1,46 @@
+"""Nearest neighbours against a double loop."""
+
+import math
+
+import numpy as np
+
+from stages.probing.neighbours import fit_neighbours, nearest
+from stages.probing.probe import Split
+
+STREAM = np.random.default_rng(0)
+X, QUERIES = STREAM.normal(size=(40, 6)).astype(np.float32), STREAM.normal(size=(15, 6)).astype(np.float32)
+Y = np.arange(40) % 5
+
+
+def by_cosine(query: list[float]) -> list[tuple[float, int]]:
+    """Cosine and number of every row, the nearest first."""
+    found = [
+        (sum(a * b for a, b in zip(query, row, strict=True)) / math.hypot(*query) / math.hypot(*row), number)
+        for number, row in enumerate(X.tolist())
+    ]
+    return sorted(found, reverse=True)
+
+
+def test_neighbours_vote_as_in_a_double_loop_over_cosines() -> None:
+    def vote(query: list[float]) -> int:
+        votes = [0.0] * 5
+        for cosine, number in by_cosine(query)[:7]:
+            votes[Y[number]] += math.exp(cosine / 0.07)
+        return votes.index(max(votes))
+
+    z = fit_neighbours(Split(X, Y), 7).logits(QUERIES)
+    assert z.argmax(1).tolist() == [vote(query) for query in QUERIES.tolist()]
+
+
+def test_scores_are_logarithms_of_shares_of_the_votes() -> None:
+    np.testing.assert_allclose(np.exp(fit_neighbours(Split(X, Y), 7).logits(QUERIES)).sum(1), 1)
+
+
+def test_the_nearest_rows_come_first() -> None:
+    expected = [[number for _, number in by_cosine(query)[:3]] for query in QUERIES.tolist()]
+    assert nearest(X, QUERIES, 3).tolist() == expected
+
+
+def test_more_neighbours_than_images_are_all_of_them() -> None:
+    assert fit_neighbours(Split(X[:5], Y[:5]), 20).logits(QUERIES).shape == (15, 5)
+    assert nearest(X[:5], QUERIES, 20).shape == (15, 5)

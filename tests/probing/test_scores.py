@@ -1,0 +1,82 @@
+"""Scores and intervals against scikit-learn, formulas and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+
+from stages.probing.scores import calibration_error, interval, log_softmax, paired_gain, scores
+
+STREAM = np.random.default_rng(0)
+Z, Y = STREAM.normal(size=(60, 7)).astype(np.float32), np.arange(60) % 7
+
+
+def test_scores_are_sklearns() -> None:
+    p = np.exp(Z.astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    assert scores(Z, Y) == pytest.approx(
+        {"accuracy": accuracy_score(Y, p.argmax(1)), "top5": top_k_accuracy_score(Y, p, k=5), "loss": log_loss(Y, p)},
+        rel=1e-5,
+    )
+    np.testing.assert_allclose(np.exp(log_softmax(Z)), p, rtol=1e-5)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    assert scores(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 0]))["loss"] == pytest.approx(500)
+
+
+def test_top5_of_three_classes_is_certain() -> None:
+    assert scores(Z[:, :3], Y % 3)["top5"] == 1
+
+
+@pytest.mark.parametrize("constant", [0.0, math.nan])
+def test_classes_that_cannot_be_told_apart_and_scores_that_are_no_numbers_are_errors(constant: float) -> None:
+    assert scores(np.full((30, 3), constant), np.arange(30) % 3)["accuracy"] == 0
+
+
+def test_interval_is_wilsons() -> None:
+    p, n, z = 0.6, 1000, 1.959964
+    middle = (p + z**2 / 2 / n) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)
+    assert interval(p, n) == pytest.approx((middle - half, middle + half), rel=1e-5)
+
+
+def paired_answers(images: int, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two probes that are right on 70 and on 55 % of images, mostly the same ones; the true difference is 0.15."""
+    p = stream.random(images)
+    return p < 0.7, (p < 0.5) | (p > 0.95)
+
+
+def test_paired_interval_holds_the_true_difference_19_times_out_of_20() -> None:
+    stream = np.random.default_rng(0)
+    found = [paired_gain(*paired_answers(200, stream)) for _ in range(2000)]
+    assert np.mean([low <= 0.15 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.015)
+    assert np.mean([gain for gain, *_ in found]) == pytest.approx(0.15, abs=0.005)
+
+
+def test_paired_interval_is_that_of_a_bootstrap_over_images_and_changes_sign_with_the_sides() -> None:
+    ours, control = paired_answers(1000, np.random.default_rng(1))
+    gain, low, high = paired_gain(ours, control)
+    difference = ours.astype(float) - control
+    again = np.random.default_rng(2).choice(difference, (4000, 1000)).mean(1)
+    assert gain == pytest.approx(difference.mean())
+    assert [low, high] == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=0.004)
+    assert paired_gain(control, ours) == pytest.approx((-gain, -high, -low))
+
+
+def test_the_same_answers_are_no_gain() -> None:
+    gain, low, high = paired_gain(np.arange(100) < 60, np.arange(100) < 60)
+    assert (gain, low) == (0, pytest.approx(-high))
+
+
+def test_calibration_error_is_the_weighted_distance_in_bins_of_a_fifteenth() -> None:
+    confidence, right = STREAM.random(200), STREAM.random(200) < 0.6
+    error = 0.0
+    for number in range(15):
+        inside = [i for i, p in enumerate(confidence) if number / 15 < p <= (number + 1) / 15]
+        if inside:
+            accuracy = sum(bool(right[i]) for i in inside) / len(inside)
+            error += len(inside) / 200 * abs(accuracy - sum(confidence[i] for i in inside) / len(inside))
+    assert calibration_error(confidence, right) == pytest.approx(error, rel=1e-5)
+    assert calibration_error(np.ones(10), np.arange(10) < 5) == pytest.approx(0.5)
