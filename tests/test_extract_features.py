@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from stages import extract_features as stage
 from stages.features.extraction import extract
@@ -38,6 +39,7 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "MAPPED", 5)
     encoders = write_inputs(weights)
     stage.main()
     features, notes = read_tensors(Path("data/features.safetensors"))
@@ -51,6 +53,23 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     assert notes["encoders"] == ["pixels", *expected]
     for which, encoder in expected.items():
         assert torch.equal(features[f"test_{which}"], extract(encoder, images(6, 1), torch.device("cpu")))
+    # The map: the same five different images before and after SimCLR, with their classes.
+    table = pd.read_csv("plots/data/maps.csv")
+    assert table.encoder.tolist() == [list(expected)[-2]] * 5 + ["simclr"] * 5
+    assert table.image[:5].is_unique
+    assert table.image[:5].tolist() == table.image[5:].tolist()
+    assert table["class"].tolist() == ["abcdef"[image] for image in table.image]
+    assert table.superclass.tolist() == ["uvwxyz"[image] for image in table.image]
+
+
+def test_features_that_are_no_numbers_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = write_inputs("random")["simclr"]
+    nn.init.constant_(encoder.conv1.weight, torch.nan)
+    write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
+    with pytest.raises(SystemExit, match=r"^features of the encoder simclr are no numbers; pretrain again"):
+        stage.main()
+    assert not Path("data/features.safetensors").exists()
 
 
 def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +87,3 @@ def test_an_encoder_file_with_other_tensors_is_refused_in_one_line(tmp_path: Pat
     with pytest.raises(SystemExit, match=r"x\.safetensors: is not an encoder with stem = imagenet") as stopped:
         stage.load_encoder(tmp_path / "x.safetensors", "imagenet")
     assert "\n" not in str(stopped.value.code)
-
-
-def test_the_map_has_a_row_per_image_before_and_after_with_its_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_inputs("imagenet")
-    stage.main()
-    table = pd.read_csv("plots/data/maps.csv")
-    assert table.groupby("encoder", sort=False).size().to_dict() == {"imagenet": 6, "simclr": 6}
-    assert table["class"].tolist() == ["abcdef"[image] for image in table.image]
-    assert table.superclass.tolist() == ["uvwxyz"[image] for image in table.image]

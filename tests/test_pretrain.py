@@ -175,7 +175,8 @@ def test_too_little_room_is_noticed_before_the_training(tmp_path: Path, monkeypa
 
 
 def outputs() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for name in ("models", "metrics", "plots") for path in Path(name).rglob("*.*")}
+    folders = ("data", "models", "metrics", "plots")
+    return {str(path): path.read_bytes() for name in folders for path in Path(name).rglob("*.*")}
 
 
 def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(

@@ -26,5 +26,12 @@ def test_neighbours_of_the_same_class_are_framed() -> None:
     as_png(figure)
 
 
+def test_a_row_of_the_confusion_matrix_is_the_percentages_of_an_actual_group() -> None:
+    predictions = pd.DataFrame({"actual_group": list("aaaab"), "predicted_group": list("aaabb")})
+    (axis,) = draw_confusion(predictions, ["a", "b", "c"]).axes
+    assert axis.images[0].get_array().tolist() == [[75, 25, 0], [0, 100, 0], [0, 0, 0]]
+    assert [text.get_text() for text in axis.texts] == ["75", "25", "100"]
+
+
 def test_no_mistakes_are_an_empty_picture() -> None:
     assert as_png(draw_mistakes(pd.DataFrame(), pictures(4).numpy())).startswith(b"\x89PNG")

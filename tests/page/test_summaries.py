@@ -52,7 +52,9 @@ def test_confused_pairs_and_accuracies_are_those_of_scikit_learns_confusion_matr
         row, column = (list(NAMES).index(pair[name]) for name in ("actual", "predicted"))
         assert pair["images"] == matrix[row, column]
         assert pair["share"] == pytest.approx(matrix[row, column] / matrix[row].sum())
-    assert accuracy_of_classes(PREDICTIONS).tolist() == pytest.approx(sorted(np.diag(matrix) / matrix.sum(1)))
+    accuracies = accuracy_of_classes(PREDICTIONS)
+    assert accuracies.to_dict() == pytest.approx(dict(zip(NAMES, np.diag(matrix) / matrix.sum(1), strict=True)))
+    assert accuracies.is_monotonic_increasing
 
 
 def test_the_surest_mistakes_come_first() -> None:

@@ -25,7 +25,10 @@ def test_chosen_c_is_that_of_a_loop_over_the_candidates_on_a_stratified_split() 
     probe = choose_and_fit(noisy, GRID[::-1], 0.25, 1000, seed=0)
     assert list(probe.validation) == GRID
     assert probe.validation == pytest.approx(expected)
-    assert best(probe.validation) == min(expected, key=expected.__getitem__)
+    chosen = min(expected, key=expected.__getitem__)
+    assert best(probe.validation) == chosen
+    final = LogisticRegression(C=chosen, max_iter=1000).fit(x, noisy.y)
+    np.testing.assert_allclose(probe.parameters["weight"], final.coef_, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
