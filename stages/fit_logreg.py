@@ -64,7 +64,9 @@ def main() -> None:
     tensors, notes = read_tensors(FEATURES)
     features = {name: tensor.numpy() for name, tensor in tensors.items()}
     fine_names, coarse_names, encoders = notes["fine_names"], notes["coarse_names"], notes["encoders"]
-    refuse_useless(features, encoders)
+    for encoder in encoders:
+        if (features[f"train_{encoder}"] == features[f"train_{encoder}"][0]).all():
+            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
     tasks = tasks_of(fine_names, coarse_names, params.first_classes)
     first = "first" if "first" in tasks else "all"
     choosing = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
@@ -128,16 +130,6 @@ def main() -> None:
     write_table(Path("data/neighbours.csv"), neighbour_table(features, watched, fine_names, params.seed))
     classifier = {name: torch.from_numpy(array) for name, array in of_all.parameters.items()}
     write_tensors(Path("models/classifier.safetensors"), classifier, {"fine_names": fine_names})
-
-
-def refuse_useless(features: dict[str, np.ndarray], encoders: list[str]) -> None:
-    """Exits where an encoder's features are no numbers, or all the same."""
-    for encoder in encoders:
-        train, test = features[f"train_{encoder}"], features[f"test_{encoder}"]
-        if not (np.isfinite(train).all() and np.isfinite(test).all()):
-            sys.exit(f"{FEATURES}: features of {encoder} are no numbers; `dvc repro -f extract-features` makes it anew")
-        if (train == train[0]).all():
-            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
 
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:

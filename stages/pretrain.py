@@ -26,7 +26,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from stages.files.inputs import fingerprints, inputs_must_not_change
-from stages.files.messages import one_line
 from stages.files.params import Params, load_params
 from stages.files.tensors import read_tensors, write_tensors
 from stages.files.writing import require_room, write_metrics, write_table
@@ -63,13 +62,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     view = partial(augment, **params.augment.model_dump())
 
     model = SimCLR(params.stem, params.projection_dim)
-    weights = Path("data/resnet18.safetensors")
-    try:
-        model.encoder.load_torchvision(read_tensors(weights)[0])
-    except (KeyError, RuntimeError) as error:
-        sys.exit(
-            f"{weights}: is not torchvision's ResNet-18 ({one_line(error)}); `dvc repro -f download` makes it anew"
-        )
+    model.encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
     # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
     size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
     for place in (Path("models"), checkpoint.path):

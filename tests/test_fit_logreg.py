@@ -152,21 +152,13 @@ def test_saved_classifier_predicts_what_the_table_says(runs: list[Path]) -> None
     np.testing.assert_allclose(saved["mean"], scaler.mean_, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda h: h.index_fill(0, torch.tensor(7), torch.nan), "features of untrained are no numbers"),
-        (torch.zeros_like, "features of untrained are the same for all training images"),
-    ],
-)
-def test_useless_features_are_refused_in_one_line(
-    change: object, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_features_that_are_all_the_same_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_features(tmp_path)
     tensors, notes = read_tensors(stage.FEATURES)
-    tensors["train_untrained"] = change(tensors["train_untrained"])
-    write_tensors(Path("changed"), tensors, notes)
+    write_tensors(Path("changed"), tensors | {"train_untrained": torch.zeros(120, 16)}, notes)
     Path("changed").replace(stage.FEATURES)
-    with pytest.raises(SystemExit, match=rf"^data/features\.safetensors: {expected}"):
+    with pytest.raises(SystemExit, match=r"^data/features\.safetensors: features of untrained are the same"):
         stage.main()

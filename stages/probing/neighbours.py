@@ -4,11 +4,13 @@ Shapes: N images, Q images to classify, D features, K classes.
 """
 
 import numpy as np
+from sklearn import config_context
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from stages.probing.probe import Probe, Split
 
 TEMPERATURE = 0.07  # Wu et al. (2018), section 3.4
+DISTANCES = 256  # MB of them at once; scikit-learn's own 1024 would count for each of the probes side by side
 
 
 def fit_neighbours(train: Split, neighbours: int) -> Probe:
@@ -18,7 +20,8 @@ def fit_neighbours(train: Split, neighbours: int) -> Probe:
     ).fit(train.x, train.y)
 
     def logits(x: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore"):  # a class without a vote has a score of minus infinity
+        # A class without a vote has a score of minus infinity.
+        with config_context(working_memory=DISTANCES), np.errstate(divide="ignore"):
             return np.log(model.predict_proba(x))
 
     return Probe(logits)
