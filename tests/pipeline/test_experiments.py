@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from tests.browser import CHROMIUM, browse
 
+from tests.browser import CHROMIUM, browse
 from tests.repository import ROOT, Repository
 
 PLOTS_PAGE = ROOT / ".venv/plots.html"
