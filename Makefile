@@ -11,7 +11,7 @@ define plots_page
 .venv/bin/dvc config --quiet --local plots.html_template "$(CURDIR)/.venv/plots.html"
 endef
 
-.PHONY: repro test bench chaos lock
+.PHONY: repro test bench verify chaos lock
 
 repro: .venv/installed
 	.venv/bin/dvc repro
@@ -31,6 +31,10 @@ bench: .venv/installed
 	.venv/bin/pip install --quiet --requirement requirements.lock
 	$(plots_page)
 	touch $@
+
+# Whether this machine gives the committed bytes, in a fresh clone: as long as `make repro`.
+verify: .venv/installed
+	.venv/bin/python -m benchmarks.verify
 
 # Kills the pipeline at random moments and compares what comes out: twenty to thirty minutes.
 chaos: .venv/installed

@@ -7,8 +7,6 @@ embedded sample; the time of a step does not depend on what is in them.
 
 import multiprocessing
 import os
-import platform
-import re
 import statistics
 import tempfile
 import time
@@ -30,6 +28,7 @@ from tqdm import tqdm
 
 from benchmarks import lightly_simclr, memory, textbook
 from benchmarks.arithmetic import simclr_step_flop
+from benchmarks.verify import processor
 from stages.download import starting_weights
 from stages.features.extraction import extract
 from stages.files.params import load_params
@@ -123,11 +122,6 @@ def cells(results: dict[str, list[float]], name: str, references: list[str]) -> 
 
 def rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def processor() -> str:
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return names[0] if names else platform.machine()
 
 
 @cache

@@ -20,6 +20,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from stages import check_arithmetic
 from stages.features.extraction import extract
 from stages.features.maps import tsne
 from stages.features.pixels import pixel_components
@@ -36,6 +37,7 @@ MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds 
 
 def main() -> None:
     params = load_params()
+    check_arithmetic(params.threads, params.same_bytes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labelled, names = read_tensors(Path("data/labelled.safetensors"))
     train, test = (labelled[f"{split}_images"] for split in SPLITS)

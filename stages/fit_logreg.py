@@ -17,7 +17,6 @@ Writes  metrics/probes.json               accuracies, and what SimCLR gains over
         models/classifier.safetensors     that logistic regression: scores are weight @ ((h - mean) / scale) + bias
 """
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from stages import check_arithmetic
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import load_params
 from stages.files.tensors import read_tensors, write_tensors
@@ -61,6 +61,11 @@ Results = dict[tuple[str, str, str], Result]  # of a probe, classes and an encod
 
 def main() -> None:
     params = load_params()
+    check_arithmetic(params.threads, params.same_bytes)
+    # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and no result depends
+    # on how many there are.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     tensors, notes = read_tensors(FEATURES)
     features = {name: tensor.numpy() for name, tensor in tensors.items()}
     fine_names, coarse_names, encoders = notes["fine_names"], notes["coarse_names"], notes["encoders"]
@@ -106,7 +111,7 @@ def main() -> None:
     enough = np.bincount(features["train_fine"]).min()
     counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
     few = list(product(encoders, counts))
-    threads = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
+    threads = ThreadPoolExecutor(min(AT_ONCE, params.threads))
     try:
         of_fits = threads.map(lambda job: fit(*job), fits)
         of_few = threads.map(lambda job: few_labels(*job), few)
@@ -253,8 +258,5 @@ def neighbour_table(features: dict[str, np.ndarray], encoders: list[str], names:
 
 
 if __name__ == "__main__":
-    # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and the result does
-    # not depend on the number of cores.
-    torch.set_num_threads(1)
-    with threadpool_limits(1), inputs_must_not_change("fit-logreg"):
+    with inputs_must_not_change("fit-logreg"):
         main()

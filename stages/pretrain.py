@@ -25,6 +25,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
+from stages import check_arithmetic
 from stages.files.inputs import fingerprints, inputs_must_not_change
 from stages.files.params import Params, load_params
 from stages.files.tensors import read_tensors, write_tensors
@@ -48,10 +49,12 @@ Metrics = dict[str, Tensor]  # scalars of one step, left on the device
 
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    params = load_params()
+    check_arithmetic(params.threads, params.same_bytes)
     set_up()
-    machine = {"torch": torch.__version__, "device": str(device), "threads": str(torch.get_num_threads())}
+    machine = {"torch": torch.__version__, "device": str(device)}
     with resumable(fingerprints("pretrain") | machine) as checkpoint, inputs_must_not_change("pretrain"):
-        pretrain(load_params(), device, checkpoint)
+        pretrain(params, device, checkpoint)
 
 
 def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> None:
@@ -199,11 +202,10 @@ def evaluate(
     """The same metrics without training, with BatchNorm's running statistics, and the health of the embeddings."""
     model.eval()
     embedded = [embed(model, images[batch], view, stream) for batch in batches]
-    first, second = (torch.cat(views) for views in zip(*(z.chunk(2) for z in embedded), strict=True))
+    first, second = (torch.cat(views) for views in zip(*(z.float().chunk(2) for z in embedded), strict=True))
     # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
-    health = embedding_health(first[:HEALTH_IMAGES], second[:HEALTH_IMAGES])
-    scores = mean_of([contrast(z, temperature)[1] for z in embedded])
-    return scores | {name: value.item() for name, value in health.items()}
+    health = embedding_health(*(z[:HEALTH_IMAGES].cpu().numpy() for z in (first, second)))
+    return mean_of([contrast(z, temperature)[1] for z in embedded]) | health
 
 
 def what_is_wrong(steps: list[Metrics], heldout: dict[str, float]) -> str | None:

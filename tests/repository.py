@@ -12,9 +12,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ("metrics", "plots", "models", "data")
 CHECKPOINTS = ".dvc/tmp/resume"
+
+
+SMALL = {
+    "data": "folder", "threads": 1, "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2,
+    "logreg.labels_per_class": "[6]", "logreg.draws": 2,
+}  # fmt: skip
+
+
+def write_images(folder: Path) -> None:
+    """Three classes of 12 training and 6 test images that differ in brightness."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 6)):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            (folder / part / name).mkdir(parents=True)
+            for image in range(count):
+                pixels = (draw.normal(80 + 60 * number, 40, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{image}.png")
 
 
 class Repository:
@@ -39,6 +59,17 @@ class Repository:
         repository = cls(path)
         repository.run("git init -q --initial-branch=main")
         repository.commit("as it is")
+        return repository
+
+    @classmethod
+    def of_small_run(cls, folder: Path) -> "Repository":
+        """A small run of the whole pipeline on a folder of images, committed."""
+        write_images(folder / "images")
+        (folder / "repository").mkdir()
+        repository = cls.of_working_tree(folder / "repository")
+        settings = " ".join(f"-S {key}={value}" for key, value in SMALL.items())
+        repository.run(f"dvc exp run -q {settings} -S folder={folder}/images")
+        repository.commit("small")
         return repository
 
     def copy(self, path: Path) -> "Repository":

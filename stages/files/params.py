@@ -57,6 +57,8 @@ class Linear(_Section):
 
 class Params(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    threads: Count
+    same_bytes: bool
     data: Literal["sample", "cifar", "folder"]
     folder: PathText
     mirror: PathText | None

@@ -10,7 +10,7 @@ Where it departs from applying torchvision's transforms image by image:
 * the crop box is not rounded to whole pixels, and at its edges a pixel from beyond it is mixed in;
 * brightness, contrast and saturation come before hue, and the clamp to 0..255 comes once, after all four.
   Without the clamps the first three commute exactly (all are affine, and contrast blends with the mean of the
-  gray image, which saturation keeps), so they are one 3x3 matrix and an offset per image;
+  gray image, which saturation keeps), so a pixel becomes a share of itself, one of its gray value and an offset;
 * grayscale is saturation zero, hence taken before the hue is turned.
 """
 
@@ -41,8 +41,10 @@ def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tenso
     fit is drawn again, up to 10 times, then it is the whole image.
     """
     area = _uniform((CROP_TRIES, count), min_area, 1, generator)
-    ratio = _uniform((CROP_TRIES, count), -math.log(4 / 3), math.log(4 / 3), generator).exp()
-    widths, heights = (area * ratio).sqrt(), (area / ratio).sqrt()
+    # The root of the ratio, by operations that MKL does not compute by vendor (stages/README.md): exp and sqrt it does.
+    root = torch.exp2(_uniform((CROP_TRIES, count), -math.log2(4 / 3) / 2, math.log2(4 / 3) / 2, generator))
+    side = area * area.rsqrt()
+    widths, heights = side * root, side / root
     fits = (widths <= 1) & (heights <= 1)
     first = fits.int().argmax(0, keepdim=True)
     found = fits.any(0)
@@ -67,13 +69,12 @@ def resized_crop(x: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], mirror
 
 def adjust_colour(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
     """Multiplies brightness, contrast and saturation of each image (factors (B,), 1 changes nothing), unclamped."""
-    luma = torch.tensor(LUMA, device=x.device)
-    gray_mean = torch.einsum("bchw,c->b", x, luma) / (x.shape[2] * x.shape[3])
-    eye = torch.eye(3, device=x.device)
-    s = saturation[:, None, None]
-    matrix = (s * eye + (1 - s) * luma.expand(3, 3)) * (brightness * contrast)[:, None, None]
-    offset = brightness * (1 - contrast) * gray_mean
-    return torch.einsum("bij,bjhw->bihw", matrix, x) + offset[:, None, None, None]
+    red, green, blue = x.unbind(1)
+    gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    colour, gray_share = brightness * contrast * saturation, brightness * contrast * (1 - saturation)
+    offset = brightness * (1 - contrast) * gray.mean((1, 2))
+    same = gray_share[:, None, None] * gray + offset[:, None, None]
+    return colour[:, None, None, None] * x + same[:, None]
 
 
 def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 def blur3(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a 3x3 kernel and a sigma (B,) in pixels per image; 0 changes nothing. Edges are mirrored."""
-    side = torch.exp(-0.5 / sigma.square().clamp(min=1e-6))
+    side = torch.exp2(-0.5 / math.log(2) / sigma.square().clamp(min=1e-6))
     side = (side / (1 + 2 * side))[:, None, None, None]
     x = F.pad(x, (1, 1, 1, 1), mode="reflect")
     x = (1 - 2 * side) * x[:, :, 1:-1] + side * (x[:, :, :-2] + x[:, :, 2:])

@@ -3,8 +3,9 @@
 Shapes: V = 2B views (row i and row i + B show the same image), N images, P numbers of a projection z.
 """
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from stages.simclr.loss import partners, without_self
@@ -31,32 +32,35 @@ def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
     }
 
 
-def embedding_health(first: Tensor, second: Tensor) -> dict[str, Tensor]:
-    """Whether embeddings are close where they should be and spread out elsewhere; no labels needed. Scalars.
+def embedding_health(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Whether embeddings are close where they should be and spread out elsewhere; no labels needed.
 
     first, second: (N, P), one view of each image and the other. alignment and uniformity are those of Wang and Isola
     (2020, section 4.1, their default exponents 2 and t = 2): the mean squared distance of partners on the unit sphere,
     0 at best, and the logarithm of the mean Gaussian potential of different images, 0 if all are equal and lower the
     more evenly they are spread. rank is RankMe (Garrido et al. 2023, equation 1): the exponential of the entropy
     of the singular values, from 1 (collapsed to a line) to min(N, P). NaN where an embedding is.
+
+    By NumPy in float64, whose bytes do not depend on the processor (stages/README.md).
     """
-    x, y = (F.normalize(z.float(), dim=1) for z in (first, second))
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    x, y = (z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12) for z in (first, second))
     return {
-        "alignment": (x - y).square().sum(1).mean(),
+        "alignment": float(np.square(x - y).sum(1).mean()),
         "uniformity": (uniformity(x) + uniformity(y)) / 2,
-        "rank": effective_rank(first.float()),
+        "rank": effective_rank(first),
     }
 
 
-def uniformity(x: Tensor) -> Tensor:
-    """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere: (N, P) -> scalar."""
-    return F.pdist(x).square_().mul_(-2).exp_().mean().log()
+def uniformity(x: np.ndarray) -> float:
+    """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere, (N, P)."""
+    return float(np.log(np.exp(-2 * pdist(x, "sqeuclidean")).mean()))
 
 
-def effective_rank(z: Tensor) -> Tensor:
-    if not z.isfinite().all():
-        return torch.tensor(float("nan"))
-    singular = torch.linalg.svdvals(z)
-    epsilon = torch.finfo(z.dtype).eps
-    share = singular / singular.sum().clamp(min=epsilon) + epsilon
-    return torch.exp(-(share * share.log()).sum())
+def effective_rank(z: np.ndarray) -> float:
+    if not np.isfinite(z).all():
+        return float("nan")
+    singular = np.linalg.svd(z, compute_uv=False)
+    epsilon = np.finfo(np.float32).eps  # what they were computed in
+    share = singular / max(singular.sum(), epsilon) + epsilon
+    return float(np.exp(-(share * np.log(share)).sum()))

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import write_images
-from tests.repository import RESULTS, Repository
+from tests.repository import RESULTS, Repository, write_images
 
 
 def test_a_second_repro_does_nothing_and_everything_is_clean(repository: Repository) -> None:

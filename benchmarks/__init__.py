@@ -1,0 +1,3 @@
+"""What the claims about speed, memory and seeds are measured with."""
+
+import stages  # noqa: F401 (first: it sets up the arithmetic)

@@ -1,0 +1,88 @@
+"""The arithmetic of all stages: the same bytes on every x86-64 processor with AVX2 (issue 14).
+
+PyTorch, NumPy and SciPy choose their kernels by the processor, and how many threads share a sum by the number of cores.
+Both change how numbers are rounded, and training amplifies that. So both are fixed here, in the environment, which
+these libraries read when they are imported; child processes inherit it. `stages/README.md` has the switches in a table.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+LIBRARIES = ("numpy", "torch")
+AVX512 = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for what it has beyond AVX2
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SAME_KERNELS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "NPY_DISABLE_CPU_FEATURES": " ".join(AVX512),
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    # Some machines have a value for the sake of older builds; theirs stays.
+    "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell"),
+}
+
+
+def _params() -> dict[str, Any]:
+    """params.yaml as it stands; whether it is right, the stages say."""
+    try:
+        content = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
+    except Exception:
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def has_avx2() -> bool:
+    try:
+        return "avx2" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+
+
+def switches(params: dict[str, Any], pretraining: bool) -> dict[str, str]:
+    """What the environment must hold, for these parameters."""
+    found = dict.fromkeys(THREADS, str(params.get("threads", 2)))
+    found["MKL_DYNAMIC"] = "FALSE"  # as many threads as asked for, also where there are fewer cores
+    found["GOMP_SPINCOUNT"] = "1000"  # changes no result; beside other load it is twice as fast
+    if params.get("same_bytes", True) and has_avx2():
+        # MKL computes some operations by the processor's vendor unless it is told to be COMPATIBLE. Pretraining, which
+        # that would slow down, does without those operations.
+        found |= SAME_KERNELS | {"MKL_CBWR": "AVX2,STRICT" if pretraining else "COMPATIBLE"}
+    return found
+
+
+def _set_up() -> None:
+    wanted = switches(_params(), "stages.pretrain" in sys.orig_argv)
+    changed = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+    loaded = [name for name in LIBRARIES if name in sys.modules]
+    if changed and loaded:
+        sys.exit(f"{', '.join(loaded)}: imported before `stages`, so it did not take {', '.join(changed)}")
+    os.environ.update(changed)
+
+
+def check_arithmetic(threads: int, same_bytes: bool) -> None:
+    """Exits where a library has not taken its switch; prints a line where results differ from those of others."""
+    import torch
+    from numpy._core._multiarray_umath import __cpu_features__
+    from threadpoolctl import threadpool_info
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores > threads:
+        print(f"{threads} of {cores} cores; `-S threads={cores}` is faster and gives another result")
+    if not same_bytes:
+        return
+    if not has_avx2():
+        print("this processor has no AVX2: results will differ in their last digits from those of other machines")
+        return
+    capability = torch.backends.cpu.get_cpu_capability()
+    kernels = {each["architecture"] for each in threadpool_info() if each["internal_api"] == "openblas"}
+    if capability != "AVX2":
+        sys.exit(f"torch computes with {capability} in place of AVX2: it did not take ATEN_CPU_CAPABILITY")
+    if any(__cpu_features__.get(name) for name in AVX512):
+        sys.exit("NumPy computes with AVX-512: it did not take NPY_DISABLE_CPU_FEATURES")
+    if not kernels <= {"Haswell", "Zen"}:  # which give the same bytes
+        print(f"OpenBLAS computes with {', '.join(sorted(kernels))}: results will differ in their last digits")
+
+
+_set_up()

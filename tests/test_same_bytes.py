@@ -1,0 +1,177 @@
+"""The same bytes on every x86-64 processor with AVX2."""
+
+import stages  # first: it sets up the arithmetic
+
+# isort: split
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
+
+from stages.pretrain import evaluate, random_stream, train_epoch
+from stages.simclr.augmentation import augment
+from stages.simclr.model import SimCLR
+from tests.repository import RESULTS, ROOT, Repository
+
+COMMITTED = Path(__file__).with_name("same_bytes.json")
+AVX2 = pytest.mark.skipif(
+    not stages.has_avx2() or os.environ["OPENBLAS_CORETYPE"] not in ("Haswell", "Zen"),
+    reason="this processor has no AVX2, or OpenBLAS is told to use other kernels",
+)
+
+
+def outputs(repository: Repository) -> dict[str, str]:
+    """Of a small run, the hash of every output but the report, which names the versions of Python and the packages.
+
+    Of a picture, the hash of its pixels: how they are compressed may depend on the processor.
+    """
+    found = {}
+    for path, content in repository.bytes(*RESULTS).items():
+        pixels = np.asarray(Image.open(io.BytesIO(content))).tobytes() if path.endswith(".png") else content
+        found[path] = hashlib.md5(pixels).hexdigest()
+    return found
+
+
+@AVX2
+def test_a_small_run_has_the_committed_bytes_on_whatever_processor_this_is(finished: Repository) -> None:
+    """Made by `python -m tests.test_same_bytes` on an AMD EPYC (Zen 3)."""
+    assert outputs(finished) == json.loads(COMMITTED.read_text())
+
+
+@AVX2
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_small_run_has_the_same_bytes_on_the_path_that_mkl_takes_on_intels_processors(
+    repository: Repository, finished: Repository, tmp_path: Path
+) -> None:
+    shim = tmp_path / "intel.so"
+    code = "int mkl_serv_intel_cpu_true(void) { return 1; }"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", shim, "-"], input=code, text=True, check=True)
+    # With MKL's own switch alone, the shim is seen on a processor of the other vendor.
+    script = "import torch; print(torch.linspace(-9, 9, 10007).exp().numpy().tobytes().hex())"
+    strict = os.environ | {"MKL_CBWR": "AVX2,STRICT"}
+    native, intel = (
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout
+        for environment in (strict, strict | {"LD_PRELOAD": str(shim)})
+    )
+    assert (native != intel) is ("AuthenticAMD" in Path("/proc/cpuinfo").read_text())
+    repository.environment |= {"LD_PRELOAD": str(shim)}
+    repository.run("dvc repro --force")
+    assert outputs(repository) == outputs(finished)
+
+
+# What MKL computes by the vendor of the processor even with MKL_CBWR=AVX2,STRICT (stages/README.md).
+BY_VENDOR = {"acos", "atan", "cdist", "cholesky", "erf", "exp", "geqrf", "log", "log10", "logsumexp", "mv", "pdist",
+             "sqrt", "svd", "tan"}  # fmt: skip
+
+
+class Operations(TorchDispatchMode):
+    """Collects the operations that are by vendor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.by_vendor: set[str] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = operation.overloadpacket.__name__.rstrip("_")
+        self.seen.add(name)
+        if any(part in BY_VENDOR for part in (name, name.removeprefix("linalg_").removeprefix("_linalg_"))):
+            self.by_vendor.add(name)
+        if name in ("mm", "addmm", "bmm", "baddbmm"):
+            sizes = [size for x in tensors(args) if x.dim() > 1 for size in x.shape[-2:]]
+            if any(size % 64 for size in sizes) or any(x.dtype == torch.float64 for x in tensors(args)):
+                self.by_vendor.add(f"{name} of {sizes}")
+        return operation(*args, **(kwargs or {}))
+
+
+def tensors(items: tuple[object, ...]) -> Iterator[Tensor]:
+    return (item for item in items if isinstance(item, Tensor))
+
+
+def test_a_training_step_has_no_operation_that_mkl_computes_by_vendor() -> None:
+    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    view = partial(augment, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
+    model = SimCLR("imagenet", 128)
+    optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
+    batches = (torch.arange(64),)
+    stream = random_stream(0, 1, torch.device("cpu"))
+    with Operations() as operations:
+        train_epoch(model, images, batches, view, stream, 0.07, optimizer, tqdm(disable=True))
+        evaluate(model, images, batches, view, stream, 0.07)
+    assert {"convolution_backward", "_fused_adamw", "_log_softmax", "mm"} <= operations.seen
+    assert operations.by_vendor == set()
+
+
+def test_the_trace_would_notice() -> None:
+    x = torch.rand(5, 7)
+    with Operations() as operations:
+        (x @ x.T).exp().logsumexp(1)
+        torch.linalg.svdvals(x)
+    assert operations.by_vendor == {"mm of [5, 7, 7, 5]", "exp", "logsumexp", "_linalg_svd"}
+
+
+@AVX2
+@pytest.mark.parametrize(("stage", "mkl"), [("pretrain", "AVX2,STRICT"), ("fit_logreg", "COMPATIBLE")])
+def test_mkl_is_compatible_but_in_pretraining(stage: str, mkl: str) -> None:
+    assert stages.switches({}, stage == "pretrain")["MKL_CBWR"] == mkl
+
+
+def test_the_libraries_of_this_process_took_their_switches() -> None:
+    stages.check_arithmetic(2, True)
+
+
+@pytest.mark.parametrize("library", stages.LIBRARIES)
+def test_a_library_that_is_imported_too_early_is_an_error_in_one_line(library: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in stages.switches({}, False)}
+    command = [sys.executable, "-c", f"import {library}, stages"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(("numpy: imported before `stages`", "numpy, torch: imported before `stages`"))
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_differs_from_other_machines_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    stages.check_arithmetic(2, False)
+    assert capsys.readouterr().out == "2 of 64 cores; `-S threads=64` is faster and gives another result\n"
+    monkeypatch.setattr(stages, "has_avx2", lambda: False)
+    stages.check_arithmetic(64, True)
+    assert capsys.readouterr().out.startswith("this processor has no AVX2: results will differ")
+    assert "MKL_CBWR" not in stages.switches({}, False)
+
+
+def test_the_way_out_leaves_the_kernels_to_the_libraries() -> None:
+    switches = stages.switches({"same_bytes": False, "threads": 64}, True)
+    assert switches["OMP_NUM_THREADS"] == "64"
+    assert not switches.keys() & {"MKL_CBWR", *stages.SAME_KERNELS}
+
+
+def test_threads_and_same_bytes_are_tracked_by_the_stages_that_compute() -> None:
+    listed = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage in ("pretrain", "extract-features", "fit-logreg"):
+        assert {"threads", "same_bytes"} <= set(listed[stage]["params"])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        found = outputs(Repository.of_small_run(Path(name)))
+        COMMITTED.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
