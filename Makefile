@@ -36,7 +36,8 @@ bench: .venv/installed
 verify: .venv/installed
 	.venv/bin/python -m benchmarks.verify
 
-# Kills the pipeline at random moments and compares what comes out: twenty to thirty minutes.
+# The slow tests: kills the pipeline at random moments and compares what comes out, and emulates other processors; half an
+# hour.
 chaos: .venv/installed
 	.venv/bin/pytest -m slow --capture=no
 

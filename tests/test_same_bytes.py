@@ -76,6 +76,37 @@ def test_a_small_run_has_the_same_bytes_on_the_path_that_mkl_takes_on_intels_pro
     assert outputs(repository) == outputs(finished)
 
 
+STEP = """
+import stages
+import hashlib, torch
+from torch.optim import AdamW
+from stages.pretrain import contrast
+from stages.simclr.model import SimCLR
+
+torch.manual_seed(0)
+model = SimCLR("imagenet", 128)
+optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
+views = (255 * torch.rand(128, 3, 32, 32)).contiguous(memory_format=torch.channels_last)
+contrast(model(views), 0.07)[0].backward()
+optimizer.step()
+print(hashlib.md5(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest())
+"""
+
+
+@AVX2
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="there is no qemu-x86_64 (Debian's qemu-user)")
+@pytest.mark.parametrize("processor", ["Haswell", "Skylake-Client", "EPYC"])
+def test_a_training_step_has_the_same_bytes_on_an_emulated_processor(processor: str) -> None:
+    """On given views: the emulator crashes at the gathers of the augmentation's `grid_sample`."""
+    step = [sys.executable, "-c", STEP, "stages.pretrain"]  # the name makes the switches those of pretraining
+    native, emulated = (
+        subprocess.run([*before, *step], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for before in ([], ["qemu-x86_64", "-cpu", processor])
+    )
+    assert native == emulated
+
+
 # What MKL computes by the vendor of the processor even with MKL_CBWR=AVX2,STRICT (stages/README.md).
 BY_VENDOR = {"acos", "atan", "cdist", "cholesky", "erf", "exp", "geqrf", "log", "log10", "logsumexp", "mv", "pdist",
              "sqrt", "svd", "tan"}  # fmt: skip
