@@ -14,6 +14,9 @@ from ruamel.yaml import YAML
 
 LIBRARIES = ("numpy", "torch")
 AVX512 = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for what it has beyond AVX2
+# MKL computes some operations by the vendor of the processor unless it is told to be COMPATIBLE. Pretraining, which that
+# would slow down, does without those operations.
+COMPATIBLE = {"stages.extract_features", "stages.fit_logreg"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SAME_KERNELS = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -40,20 +43,18 @@ def has_avx2() -> bool:
         return False
 
 
-def switches(params: dict[str, Any], pretraining: bool) -> dict[str, str]:
-    """What the environment must hold, for these parameters."""
+def switches(params: dict[str, Any], compatible: bool) -> dict[str, str]:
+    """What the environment must hold. compatible: whether MKL is to compute all operations alike for every vendor."""
     found = dict.fromkeys(THREADS, str(params.get("threads", 2)))
     found["MKL_DYNAMIC"] = "FALSE"  # as many threads as asked for, also where there are fewer cores
     found["GOMP_SPINCOUNT"] = "1000"  # changes no result; beside other load it is twice as fast
     if params.get("same_bytes", True) and has_avx2():
-        # MKL computes some operations by the processor's vendor unless it is told to be COMPATIBLE. Pretraining, which
-        # that would slow down, does without those operations.
-        found |= SAME_KERNELS | {"MKL_CBWR": "AVX2,STRICT" if pretraining else "COMPATIBLE"}
+        found |= SAME_KERNELS | {"MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT"}
     return found
 
 
 def _set_up() -> None:
-    wanted = switches(_params(), "stages.pretrain" in sys.orig_argv)
+    wanted = switches(_params(), not COMPATIBLE.isdisjoint(sys.orig_argv))
     changed = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
     loaded = [name for name in LIBRARIES if name in sys.modules]
     if changed and loaded:

@@ -99,7 +99,7 @@ print(hashlib.md5(b"".join(p.detach().numpy().tobytes() for p in model.parameter
 @pytest.mark.parametrize("processor", ["Haswell", "Skylake-Client", "EPYC"])
 def test_a_training_step_has_the_same_bytes_on_an_emulated_processor(processor: str) -> None:
     """On given views: the emulator crashes at the gathers of the augmentation's `grid_sample`."""
-    step = [sys.executable, "-c", STEP, "stages.pretrain"]  # the name makes the switches those of pretraining
+    step = [sys.executable, "-c", STEP]
     native, emulated = (
         subprocess.run([*before, *step], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for before in ([], ["qemu-x86_64", "-cpu", processor])
@@ -161,7 +161,9 @@ def test_the_trace_would_notice() -> None:
 @AVX2
 @pytest.mark.parametrize(("stage", "mkl"), [("pretrain", "AVX2,STRICT"), ("fit_logreg", "COMPATIBLE")])
 def test_mkl_is_compatible_but_in_pretraining(stage: str, mkl: str) -> None:
-    assert stages.switches({}, stage == "pretrain")["MKL_CBWR"] == mkl
+    script = "import stages, os; print(os.environ['MKL_CBWR'])"
+    command = [sys.executable, "-c", script, f"stages.{stage}"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() == mkl
 
 
 def test_the_libraries_of_this_process_took_their_switches() -> None:

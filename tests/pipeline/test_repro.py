@@ -41,9 +41,10 @@ def test_a_killed_training_can_be_watched_goes_on_after_its_last_epoch_and_ends_
     before = repository.bytes("metrics", "plots", "models")
     again = "dvc repro --force --single-item pretrain"
     table = repository.path / "plots/data/pretrain.csv"
+    metrics = repository.path / "metrics/pretrain.json"  # written after the table
 
     def one_epoch_is_over() -> bool:
-        return table.exists() and table.read_bytes() != before["plots/data/pretrain.csv"]
+        return metrics.exists() and metrics.read_bytes() != before["metrics/pretrain.json"]
 
     repository.kill(again, when=one_epoch_is_over)
     assert not (repository.path / "models/simclr.safetensors").exists()
