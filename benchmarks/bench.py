@@ -2,7 +2,7 @@
 
 Every row is measured once a round, in alternation with all others, so that a machine that gets slower slows them all;
 the table has the median over the rounds and the span from the lowest to the highest. All of it takes the images of the
-embedded sample; the time of a step does not depend on what is in them.
+embedded sample; the time of a step does not depend on what is in them. Where there is a GPU, all networks run on it.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ import torchvision
 from kornia import augmentation as kornia
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW
 from tqdm import tqdm
 
 from benchmarks import lightly_simclr, memory, textbook
@@ -44,7 +44,7 @@ from stages.simclr.model import SimCLR
 ROUNDS = 3
 PARTS = ("augmentation", "forward", "backward", "optimizer")
 ROOT = Path(__file__).parent.parent
-CPU = torch.device("cpu")
+DEVICE = textbook.DEVICE
 PARAMS = load_params(ROOT / "params.yaml")
 OURS = partial(augment, **PARAMS.augment.model_dump())
 
@@ -76,6 +76,8 @@ def main() -> None:
     minutes, gigabytes = whole_stage()
 
     machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {torch.backends.cpu.get_cpu_capability()}"
+    if DEVICE.type == "cuda":
+        machine = f"{torch.cuda.get_device_name()}; {machine}"
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly", "kornia"))
     print(f"{machine}; {versions}; {date.today()}. Median of {ROUNDS} rounds, lowest to highest.\n")
     print("| | median | lowest to highest | ratio |\n|---|---:|---:|---:|")
@@ -102,7 +104,7 @@ def rows() -> Iterator[tuple[str, ...]]:
     yield "- **ours**", "extraction", "stock extraction"
     yield "choosing C for two encoders, s: in turn, in float64", "stock grid"
     yield "- **ours**", "grid", "stock grid"
-    yield "matrix product of 2048 x 2048, GFLOP/s", "gemm"
+    yield "matrix product, GFLOP/s", "gemm"
     yield "- views/s that it would allow (the bound)", "bound"
 
 
@@ -137,37 +139,48 @@ def labelled() -> tuple[Tensor, np.ndarray]:
 
 
 def textbook_speed() -> Figures:
-    return {"textbook": views_per_second(textbook.training_steps(unlabelled(), 256), 256)}
+    model = textbook.network()
+    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
+    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, unlabelled(), 256), 256)}
 
 
 def lightly_speed() -> Figures:
-    return {"lightly": views_per_second(lightly_simclr.training_steps(unlabelled(), 256), 256)}
+    model = lightly_simclr.SimCLR().to(DEVICE)
+    optimizer = SGD(model.parameters(), lr=0.06)
+    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, unlabelled(), 256), 256)}
 
 
 def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
     """Of the steps after the first, in which the workers of a loader start and fill their queue."""
     next(steps)
-    start = time.perf_counter()
+    start = now()
     for _ in range(measured):
         next(steps)
-    return 2 * batch_size * measured / (time.perf_counter() - start)
+    return 2 * batch_size * measured / (now() - start)
+
+
+def now() -> float:
+    """Seconds, after all that the GPU has been given to do."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def train(
     steps: int, batch_size: int = 256, view: View = OURS, watch: Callable[..., None] | None = None
 ) -> tuple[float, float]:
     """Our `train_epoch` for so many steps after one to warm up: (views/s, seconds)."""
-    images = unlabelled()
+    images = unlabelled().to(DEVICE)
     torch.manual_seed(PARAMS.seed)
-    model = SimCLR(PARAMS.stem, PARAMS.projection_dim)
+    model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
     optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
-    stream = random_stream(PARAMS.seed, 1, CPU)
-    batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream).unbind()
+    stream = random_stream(PARAMS.seed, 1, DEVICE)
+    batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream, device=DEVICE).unbind()
 
     def epoch(batches: tuple[Tensor, ...]) -> float:
-        start = time.perf_counter()
+        start = now()
         train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
-        return time.perf_counter() - start
+        return now() - start
 
     epoch(batches[:1])
     if watch:
@@ -184,10 +197,10 @@ def step(steps: int = 8) -> Figures:
     def lap(name: str | None, *_: object) -> None:
         """Books the time since the last lap under `name`."""
         nonlocal last
-        now = time.perf_counter()
+        moment = now()
         if name:
-            parts[name] += 1e3 * (now - last) / steps
-        last = now
+            parts[name] += 1e3 * (moment - last) / steps
+        last = moment
 
     def view(given: Tensor, stream: Generator) -> Tensor:
         lap(None)
@@ -201,7 +214,8 @@ def step(steps: int = 8) -> Figures:
         optimizer.register_step_pre_hook(partial(lap, "backward"))  # with the loss
         optimizer.register_step_post_hook(partial(lap, "optimizer"))
 
-    speed, _ = train(steps, view=view, watch=watch)
+    train(steps, view=view, watch=watch)
+    speed, _ = train(steps)  # on a GPU, the laps make it wait
     return {"ours": speed, "step": 1e3 * 2 * 256 / speed} | parts
 
 
@@ -233,23 +247,23 @@ def image_counts() -> Figures:
 def extraction() -> Figures:
     """Images per second of our extraction and of torchvision's network in the same batches."""
     images, _ = labelled()
-    encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval()
+    encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
 
     @torch.inference_mode()
     def stock_extract() -> None:
         for batch in images.split(512):
-            stock(batch.permute(0, 3, 1, 2).contiguous() / 255)
+            stock(batch.to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255).cpu()
 
     return {
         "stock extraction": len(images) / seconds_of(stock_extract),
-        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, CPU)),
+        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, DEVICE)),
     }
 
 
 def grid_search() -> Figures:
     """Seconds to choose C twice, as for two encoders: in float64 as scikit-learn comes, and as our stage does."""
     train = untrained_features()
-    settings = PARAMS.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": PARAMS.seed}
+    settings = PARAMS.logreg.model_dump(include={"C", "max_iter"}) | {"seed": PARAMS.seed}
 
     def stock() -> None:
         for _ in range(2):
@@ -266,20 +280,27 @@ def grid_search() -> Figures:
 def untrained_features() -> Split:
     torch.manual_seed(PARAMS.seed)
     images, classes = labelled()
-    return Split(extract(Encoder(PARAMS.stem), images, CPU).numpy(), classes)
+    return Split(extract(Encoder(PARAMS.stem), images, DEVICE).numpy(), classes)
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:
-    """GFLOP/s of a float32 matrix product, by PyTorch's library (MKL) or NumPy's (OpenBLAS), whichever is faster."""
+    """GFLOP/s of a matrix product: in float32, by PyTorch's library (MKL) or NumPy's (OpenBLAS), whichever is faster.
+
+    On a GPU in bfloat16, as our step computes there, and larger, so that it fills the GPU.
+    """
+    if DEVICE.type == "cuda":
+        a = torch.rand(4 * side, 4 * side, device=DEVICE, dtype=torch.bfloat16)
+        seconds_of(lambda: a @ a)
+        return {"gemm": times * 2e-9 * (4 * side) ** 3 / seconds_of(lambda: [a @ a for _ in range(times)])}
     a = torch.rand(side, side)
     best = min(seconds_of(partial(lambda a: [a @ a for _ in range(times)], given)) for given in (a, a.numpy()))
     return {"gemm": times * 2e-9 * side**3 / best}
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = now()
     work()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def whole_stage(images: int = 50_000) -> tuple[float, float]:

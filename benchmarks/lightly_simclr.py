@@ -1,4 +1,7 @@
-"""SimCLR from the components of lightly, put together as in its documentation's example for SimCLR."""
+"""SimCLR from the components of lightly, put together as in its documentation's example for SimCLR.
+
+At the source experiment's settings: strength of the colour distortion, pixels in [0, 1] and temperature.
+"""
 
 from collections.abc import Iterator
 
@@ -9,15 +12,17 @@ from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 WORKERS = 2
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class TwoViews(Dataset[list[Tensor]]):
     def __init__(self, images: Tensor) -> None:
         self.images = images.numpy()
-        self.transform = SimCLRTransform(input_size=32)
+        self.transform = SimCLRTransform(input_size=32, cj_strength=0.5, normalize=None)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -36,13 +41,11 @@ class SimCLR(nn.Module):
         return self.projection_head(self.backbone(x).flatten(start_dim=1))
 
 
-def training_steps(images: Tensor, batch_size: int) -> Iterator[None]:
+def training_steps(model: SimCLR, optimizer: Optimizer, images: Tensor, batch_size: int) -> Iterator[None]:
     """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
-    model = SimCLR()
-    criterion = NTXentLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
+    criterion = NTXentLoss(temperature=0.07)
     for x0, x1 in DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
-        loss = criterion(model(x0), model(x1))
+        loss = criterion(model(x0.to(DEVICE)), model(x1.to(DEVICE)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -83,6 +83,7 @@ def write_noise(data: Path) -> None:
     for part, count in COUNTS.items():
         fine = torch.arange(CLASSES).repeat_interleave(count)
         tensors |= {f"{part}_images": noise(len(fine)), f"{part}_fine": fine, f"{part}_coarse": fine // 5}
+    tensors["test_seen"] = torch.zeros(CLASSES * COUNTS["test"], dtype=torch.bool)
     names = {"fine_names": [str(n) for n in range(CLASSES)], "coarse_names": [str(n) for n in range(CLASSES // 5)]}
     write_tensors(data / "labelled.safetensors", tensors, names)
     write_tensors(data / "unlabelled.safetensors", {"images": noise(CLASSES * COUNTS["train"])})

@@ -1,55 +1,56 @@
-"""Mean and standard deviation of metrics over seeds, which DVC does not give.
+"""Mean and standard deviation of all metrics over seeds, which DVC does not give.
 
-    dvc exp show --csv | python -m benchmarks.seeds first.simclr first.gain
+    dvc exp show --csv | python -m benchmarks.seeds
 
-Prints a row for all runs, of commits and of experiments, whose parameters differ in the seed alone.
+Prints a CSV table with a row per metric for all runs, of commits and of experiments, whose parameters differ in the
+seed alone. The seed draws everything anew: the sample, the initial weights, the order, the views, the probes' folds.
 """
 
+import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 
 from stages.files.params import load_params
 
-USAGE = "usage: dvc exp show --csv | python -m benchmarks.seeds METRIC [METRIC ...]"
+USAGE = "usage: dvc exp show --csv | python -m benchmarks.seeds"
 
 
 def main() -> None:
-    metrics = sys.argv[1:]
-    if not metrics or sys.stdin.isatty():
+    if sys.argv[1:] or sys.stdin.isatty():
         sys.exit(USAGE)
+    files = [json.loads(path.read_text()) for path in sorted(Path("metrics").glob("*.json"))]
+    metrics = [name for file in files for name in pd.json_normalize(file).columns]
     params = pd.json_normalize(load_params().model_dump()).columns.tolist()
     try:
         shown = pd.read_csv(sys.stdin)
     except ValueError as error:
         sys.exit(f"no table on the standard input ({error}); {USAGE}")
-    print(over_seeds(shown, params, metrics).to_string(index=False))
+    print(over_seeds(shown, params, metrics).to_csv(index=False, float_format="%.6g", lineterminator="\n"), end="")
 
 
 def over_seeds(shown: pd.DataFrame, params: list[str], metrics: list[str]) -> pd.DataFrame:
-    """A row per setting of the parameters but for the seed, with those that differ between rows.
+    """A row per metric and per setting of the parameters but for the seed, with those that differ between rows.
 
     shown: a row per run, as `dvc exp show --csv` has them. A run that is there twice (in a commit and as an experiment)
     counts once; what has not succeeded, or lies uncommitted in the workspace, does not count. Exits where a metric is
     none.
     """
-    unknown = [name for name in metrics if name not in shown or name in params]
+    unknown = [name for name in metrics if name not in shown]
     if unknown:
-        sys.exit(f"{unknown[0]}: is no metric; `dvc metrics show` has their names")
+        sys.exit(f"{unknown[0]}: is not in that table; {USAGE}")
     succeeded = shown["State"].isna() | (shown["State"] == "Success") if "State" in shown else True
     runs = shown[(shown["rev"] != "workspace") & succeeded].drop_duplicates(params)
     runs = runs[runs[metrics].notna().all(axis=1)]
     setting = [name for name in params if name != "seed"]
     differing = [name for name in setting if runs[name].nunique(dropna=False) > 1]
-    rows = []
+    tables = []
     for _, group in runs.groupby(setting, sort=False, dropna=False):
-        values = group[metrics].astype(float)
-        mean, deviation = values.mean(), values.std()
-        cells = {name: f"{mean[name]:.4g}" for name in metrics}
-        if len(group) > 1:
-            cells = {name: f"{cell} ± {deviation[name]:.2g}" for name, cell in cells.items()}
-        rows.append({**group[differing].iloc[0], "seeds": len(group), **cells})
-    return pd.DataFrame(rows)
+        found = group[metrics].astype(float).agg(["mean", "std", "min", "max"]).T.rename_axis("metric").reset_index()
+        tables.append(found.assign(seeds=len(group), **group[differing].iloc[0]))
+    columns = [*differing, "metric", "seeds", "mean", "std", "min", "max"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 WORKERS = 2
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRANSFORM = transforms.Compose(
     [
         transforms.RandomHorizontalFlip(),
@@ -41,21 +43,24 @@ class TwoViews(Dataset[list[Tensor]]):
 
 def info_nce_loss(z: Tensor, temperature: float) -> Tensor:
     similarities = F.cosine_similarity(z[:, None, :], z[None, :, :], dim=-1)
-    itself = torch.eye(len(z), dtype=torch.bool)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     similarities.masked_fill_(itself, -9e15)
     positive = itself.roll(shifts=len(z) // 2, dims=0)
     similarities = similarities / temperature
     return (-similarities[positive] + torch.logsumexp(similarities, dim=-1)).mean()
 
 
-def training_steps(images: Tensor, batch_size: int) -> Iterator[None]:
-    """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
+def network() -> nn.Module:
     model = torchvision.models.resnet18(num_classes=4 * 128)
     model.fc = nn.Sequential(model.fc, nn.ReLU(), nn.Linear(4 * 128, 128))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4)
+    return model.to(DEVICE)
+
+
+def training_steps(model: nn.Module, optimizer: Optimizer, images: Tensor, batch_size: int) -> Iterator[None]:
+    """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
     for views in DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
         optimizer.zero_grad()
-        loss = info_nce_loss(model(torch.cat(views)), 0.07)
+        loss = info_nce_loss(model(torch.cat(views).to(DEVICE)), 0.07)
         loss.backward()
         optimizer.step()
         yield

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 LIBRARIES = ("numpy", "torch")
 AVX512 = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for what it has beyond AVX2
-# MKL computes some operations by the vendor of the processor unless it is told to be COMPATIBLE. Pretraining, which that
-# would slow down, does without those operations.
+# MKL computes some operations by the vendor of the processor unless it is told to be COMPATIBLE. Pretraining, which
+# that would slow down, does without those operations.
 COMPATIBLE = {"stages.extract_features", "stages.fit_logreg"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SAME_KERNELS = {
@@ -48,6 +48,7 @@ def switches(params: dict[str, Any], compatible: bool) -> dict[str, str]:
     found = dict.fromkeys(THREADS, str(params.get("threads", 2)))
     found["MKL_DYNAMIC"] = "FALSE"  # as many threads as asked for, also where there are fewer cores
     found["GOMP_SPINCOUNT"] = "1000"  # changes no result; beside other load it is twice as fast
+    found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # the same products again and again on a GPU
     if params.get("same_bytes", True) and has_avx2():
         found |= SAME_KERNELS | {"MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT"}
     return found

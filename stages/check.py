@@ -11,14 +11,11 @@ Writes  data/checked.txt
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import FILE, Params, load_params, way_back
 from stages.files.writing import write_bytes
 from stages.images.dataset import Sizes
 from stages.images.sizes import count_images
-from stages.probing.probe import validation_split
 
 
 def main() -> None:
@@ -40,29 +37,7 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
             f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
             "(one to train on, one held out); take a smaller batch or add images"
         )
-    fraction, seed = params.logreg.validation_fraction, params.seed
-    if not all(can_be_split(part, fraction, seed) for part in (sizes.train, sizes.train[: params.first_classes])):
-        found.append(
-            f"logreg.validation_fraction = {fraction}: {sum(sizes.train)} training images of {classes} classes cannot "
-            f"be split so that both parts hold every class (the smallest class has {min(sizes.train)})"
-        )
-    else:
-        found += [
-            f"logreg.labels_per_class = {count}: cannot be split by logreg.validation_fraction = {fraction} so that "
-            "both parts hold every class; leave it out, or change the fraction"
-            for count in params.logreg.labels_per_class
-            if count < min(sizes.train) and not can_be_split([count] * classes, fraction, seed)
-        ]
     return found
-
-
-def can_be_split(per_class: list[int], fraction: float, seed: int) -> bool:
-    """Whether so many images of each class can be split as fit-logreg will do."""
-    try:
-        validation_split(np.repeat(np.arange(len(per_class)), per_class), fraction, seed)
-    except ValueError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Reads   the folder of images, the archives in `mirror` or on their official sites, or nothing (the sample)
 Writes  data/unlabelled.safetensors  images (N, 32, 32, 3) uint8, for pretraining
-        data/labelled.safetensors    {train,test}_{images,fine,coarse}, and the names of the classes
+        data/labelled.safetensors    {train,test}_{images,fine,coarse}, which test images were seen before, and the
+                                     names of the classes
         data/resnet18.safetensors    the weights that pretraining starts from, under torchvision's names
 """
 
@@ -10,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
@@ -21,7 +23,7 @@ from stages.files.tensors import write_tensors
 from stages.files.writing import require_room
 from stages.images.archives import CIFAR10, CIFAR100, IMAGENET, fetch
 from stages.images.cifar import load_cifar
-from stages.images.dataset import Dataset
+from stages.images.dataset import Dataset, seen_before
 from stages.images.folder import load_folder
 from stages.images.sample import generate_sample
 from stages.images.sizes import count_images
@@ -39,12 +41,15 @@ def main() -> None:
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror))
         case "folder":
             dataset = load_folder(Path(params.folder))
-    write_dataset(dataset)
+    seen = seen_before(dataset.test.images, dataset.train.images)
+    write_dataset(dataset, seen)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
     print(
         f"{len(dataset.unlabelled)} unlabelled images; {len(dataset.train.images)} training and "
         f"{len(dataset.test.images)} test images of {len(dataset.fine_names)} classes"
     )
+    if seen.any():
+        print(f"{seen.sum()} test images have the pixels of a training image or of another test image")
 
 
 def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
@@ -60,7 +65,7 @@ def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
     return resnet.state_dict()
 
 
-def write_dataset(dataset: Dataset) -> None:
+def write_dataset(dataset: Dataset, seen: np.ndarray) -> None:
     write_tensors(Path("data/unlabelled.safetensors"), {"images": torch.from_numpy(dataset.unlabelled)})
     write_tensors(
         Path("data/labelled.safetensors"),
@@ -68,7 +73,8 @@ def write_dataset(dataset: Dataset) -> None:
             f"{part}_{name}": torch.from_numpy(array)
             for part, labelled in (("train", dataset.train), ("test", dataset.test))
             for name, array in vars(labelled).items()
-        },
+        }
+        | {"test_seen": torch.from_numpy(seen)},
         {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names},
     )
 

@@ -6,7 +6,8 @@ weights.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
 Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, 512) float32, the fine and
-                                    coarse labels, and as notes the names of the encoders and of the classes
+                                    coarse labels, which test images were seen before, and as notes the names of
+                                    the encoders and of the classes
         plots/data/maps.csv         test images on a map, a row per encoder (before and after SimCLR) and image
 """
 
@@ -31,7 +32,7 @@ from stages.files.writing import require_room, write_table
 from stages.simclr.encoder import FEATURES, Encoder
 
 SPLITS = ("train", "test")
-LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse")
+LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse", "test_seen")
 MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds for them
 
 

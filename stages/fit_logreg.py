@@ -1,6 +1,6 @@
 """Stage `fit-logreg`: probes on the frozen features of every encoder. The test images are scored and choose nothing.
 
-1. logreg: logistic regression for the first classes, for all and for the superclasses; C is chosen on a split of the
+1. logreg: logistic regression for the first classes, for all and for the superclasses; C is chosen by folds of the
    training images. For all classes also with few labels, drawn several times.
 2. linear: the source experiment's linear layer, for the first classes.
 3. neighbours: the nearest training images vote, for all classes and for the superclasses.
@@ -14,7 +14,7 @@ Writes  metrics/probes.json               accuracies, and what SimCLR gains over
         plots/data/label_efficiency.csv   accuracy with few labels, a row per draw
         plots/data/predictions.csv        what the logistic regression of all classes on SimCLR's features says
         data/neighbours.csv               some test images and their nearest training images, for the report
-        models/classifier.safetensors     that logistic regression: scores are weight @ ((h - mean) / scale) + bias
+        models/classifier.safetensors     that logistic regression: scores are weight @ h + bias
 """
 
 import sys
@@ -39,7 +39,15 @@ from stages.probing.logreg import best, choose_and_fit, few_label_accuracies
 from stages.probing.neighbours import fit_neighbours, nearest
 from stages.probing.predictions import prediction_table
 from stages.probing.probe import Probe, Split, draw_labels
-from stages.probing.scores import calibration_error, interval, log_softmax, paired_gain, rank_of_truth, scores
+from stages.probing.scores import (
+    balanced_accuracy,
+    calibration_error,
+    interval,
+    log_softmax,
+    paired_gain,
+    rank_of_truth,
+    scores,
+)
 
 FEATURES = Path("data/features.safetensors")
 TABLES = Path("plots/data")
@@ -74,7 +82,7 @@ def main() -> None:
             sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
     tasks = tasks_of(fine_names, coarse_names, params.first_classes)
     first = "first" if "first" in tasks else "all"
-    choosing = params.logreg.model_dump(include={"C", "validation_fraction", "max_iter"}) | {"seed": params.seed}
+    choosing = params.logreg.model_dump(include={"C", "max_iter"}) | {"seed": params.seed}
     watched = encoders[-2:]  # before and after SimCLR
 
     def splits(classes: str, encoder: str) -> tuple[Split, Split]:
@@ -95,8 +103,11 @@ def main() -> None:
         # Of the training images, each is its own nearest neighbour.
         scored = {"test": test} if probe == "neighbours" else {"train": train, "test": test}
         z = {name: fitted.logits(split.x) for name, split in scored.items()}
-        rows = [score_row(name, z[name], split.y) for name, split in scored.items()]
-        return Result(fitted, rows, rank_of_truth(z["test"], test.y) <= 1)
+        rows = [score_row(name, z[name], split.y, train.y) for name, split in scored.items()]
+        right = rank_of_truth(z["test"], test.y) <= 1
+        new = ~features["test_seen"][features[f"test_{tasks[classes][0]}"] < tasks[classes][1]]
+        rows[-1] |= {"images_new": int(new.sum()), "accuracy_new": float(right[new].mean()) if new.any() else np.nan}
+        return Result(fitted, rows, right)
 
     def few_labels(encoder: str, per_class: int) -> list[float]:
         train, test = splits("all", encoder)
@@ -120,12 +131,14 @@ def main() -> None:
     finally:
         threads.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
 
-    table, gains = score_table(results), gain_table(results)
+    table, gains, choice = score_table(results), gain_table(results), choice_table(results)
+    for line in warnings_of(table, choice, params.logreg.C):
+        print(line)
     write_metrics(Path("metrics/probes.json"), headline(table, gains, first))
     write_table(TABLES / "scores.csv", table)
     write_table(TABLES / "gains.csv", gains)
     write_table(TABLES / "fits.csv", fit_table(results, watched))
-    write_table(TABLES / "choice_of_C.csv", choice_table(results))
+    write_table(TABLES / "choice_of_C.csv", choice)
     images = len(features["train_fine"]) // len(fine_names)
     write_table(TABLES / "label_efficiency.csv", label_efficiency(drawn, images, table))
     of_all = results["logreg", "all", "simclr"].fitted
@@ -144,21 +157,24 @@ def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int)
     return tasks if coarse_names == fine_names else tasks | {"superclasses": ("coarse", len(coarse_names))}
 
 
-def score_row(split: str, z: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> dict[str, Any]:
     found = scores(z, y)
     # The interval is about images that the probe has not seen.
     low, high = interval(found["accuracy"], len(y)) if split == "test" else (np.nan, np.nan)
     confidence = np.exp(log_softmax(z).max(1))
+    right = rank_of_truth(z, y) <= 1
     return {
         "split": split,
         "images": len(y),
         "accuracy": found["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,
+        "balanced_accuracy": balanced_accuracy(right, y),
+        "majority": float((y == np.bincount(train_y).argmax()).mean()),
         "top5": found["top5"],
         # Not finite where a true class has none of the neighbours' votes.
         "loss": found["loss"] if np.isfinite(found["loss"]) else np.nan,
-        "calibration_error": calibration_error(confidence, rank_of_truth(z, y) <= 1),
+        "calibration_error": calibration_error(confidence, right),
     }
 
 
@@ -181,16 +197,34 @@ def gain_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> list[str]:
+    """What one should know before one believes the numbers, a line each."""
+    lines = [
+        f"logreg, {row.classes}, {row.encoder}: C = {row.C:g} is at the edge of logreg.C; a wider range may be better"
+        for row in choice[choice.chosen == 1].itertuples()
+        if row.C in (min(C), max(C))
+    ]
+    tested = table[table.split == "test"]
+    for (probe, classes), rows in tested.groupby(["probe", "classes"], sort=False):
+        if (rows.accuracy_low <= rows.majority).all():
+            share = rows.majority.iloc[0]
+            lines.append(f"{probe}, {classes}: no encoder is better than the most frequent class alone ({share:.1%})")
+    return lines
+
+
 def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, Any]:
     """The numbers that one compares between experiments: test accuracies, and the gain over the best control."""
     metrics: dict[str, Any] = {}
     for name, probe, classes in (
         ("first", "logreg", first),
         ("all", "logreg", "all"),
+        ("superclasses", "logreg", "superclasses"),
         ("linear", "linear", first),
         ("neighbours", "neighbours", "all"),
     ):
         tested = table[(table.probe == probe) & (table.classes == classes) & (table.split == "test")]
+        if tested.empty:  # there are no superclasses
+            continue
         metrics[name] = dict(zip(tested.encoder, tested.accuracy, strict=True))
         least = gains[(gains.probe == probe) & (gains.classes == classes)].sort_values("gain").iloc[0]
         metrics[name] |= {each: float(least[each]) for each in ("gain", "gain_low", "gain_high")}

@@ -41,8 +41,10 @@ from stages.page.summaries import (
     ENCODERS,
     PROBES,
     accuracy_of_classes,
+    answer,
     confused_pairs,
     groups,
+    points,
     read_table,
     reliability,
     results_of,
@@ -80,6 +82,7 @@ def main() -> None:
         data=params.data,
         weights=params.weights,
         results=results,
+        answer=answer(tables["scores"], tables["gains"], tables["label_efficiency"]),
         encoders={name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
         pretrain=tables["pretrain"].groupby("split").last().to_dict("index"),
         fits=[name for name in figures if name.endswith((", loss", ", accuracy"))],
@@ -152,7 +155,7 @@ def md5(path: Path) -> str:
 def render(**content: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["points"] = lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["points"] = points
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
 
 

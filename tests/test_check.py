@@ -2,20 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.check import can_be_split, mistakes
+from stages.check import mistakes
 from stages.files.params import FILE, Params, load_params
 from stages.images.dataset import Sizes
 from stages.images.sizes import SAMPLE
-from stages.probing.logreg import validation_losses
-from stages.probing.probe import Split
 from tests.bad_input import LONGEST, examples
 
-SETTINGS = 250  # examples of each of 2 tests
+SETTINGS = 250  # examples
 COMMITTED = Path(__file__).parents[1] / FILE
 
 
@@ -43,8 +40,6 @@ def test_the_committed_parameters_fit_the_sample() -> None:
     [
         ({"first_classes": 11}, "first_classes = 11: the data have 10 classes"),
         ({"batch_size": 301}, "batch_size = 301: 600 unlabelled images do not fill two batches"),
-        ({"logreg__validation_fraction": 0.001}, "logreg.validation_fraction = 0.001: 600 training images of 10"),
-        ({"logreg__labels_per_class": [4, 10]}, "logreg.labels_per_class = 4: cannot be split"),
     ],
 )
 def test_each_mistake_is_named(changes: dict[str, object], expected: str) -> None:
@@ -63,15 +58,6 @@ def test_two_batches_are_enough_and_classes_may_be_small() -> None:
     assert mistakes(params(batch_size=2), Sizes(60, [6] * 10, 10)) == []
 
 
-def test_the_first_classes_alone_must_be_divisible_too() -> None:
-    # All ten can be split, but a fifth of the first two is two images of the larger one.
-    sizes = Sizes(600, [6, 2, *[60] * 8], 100)
-    (found,) = mistakes(params(first_classes=2, logreg__labels_per_class=[]), sizes)
-    assert found.startswith("logreg.validation_fraction = 0.2")
-    assert mistakes(params(logreg__labels_per_class=[]), sizes) == []
-
-
-fractions = st.floats(0, 1, exclude_min=True, exclude_max=True) | st.sampled_from([0.1, 0.2, 0.25, 0.5, 0.9])
 from_two = st.integers(2, 9) | st.integers(2, 2**31 - 1)
 classes = st.lists(st.integers(1, 12), min_size=2, max_size=5)
 settings = st.builds(
@@ -79,7 +65,6 @@ settings = st.builds(
     seed=st.integers(0, 2**31 - 1),
     batch_size=from_two,
     first_classes=from_two,
-    logreg__validation_fraction=fractions,
     logreg__labels_per_class=st.lists(from_two, max_size=4),
 )
 
@@ -89,21 +74,6 @@ settings = st.builds(
 def test_what_does_not_fit_the_images_gets_a_line_each(drawn: Params, sizes: Sizes) -> None:
     lines = mistakes(drawn, sizes)
     assert all(line.isprintable() and len(line) <= LONGEST for line in lines)
-    assert len(lines) <= 3 + len(drawn.logreg.labels_per_class)
+    assert len(lines) <= 2
     assert any(line.startswith("batch_size = ") for line in lines) == (2 * drawn.batch_size > sizes.unlabelled)
     assert any(line.startswith("first_classes = ") for line in lines) == (drawn.first_classes > len(sizes.train))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@examples(SETTINGS)
-@given(classes, fractions, st.integers(0, 9))
-@example([6, 2], 0.25, 0)
-def test_the_check_knows_which_splits_will_fail(per_class: list[int], fraction: float, seed: int) -> None:
-    labels = np.repeat(np.arange(len(per_class)), per_class)
-    features = np.random.default_rng(seed).normal(size=(len(labels), 2)).astype(np.float32)
-    try:
-        validation_losses(Split(features, labels), [1.0], fraction, 1, seed)
-    except SystemExit:  # too few images, or none of a class on one side
-        assert not can_be_split(per_class, fraction, seed)
-    else:
-        assert can_be_split(per_class, fraction, seed)

@@ -23,6 +23,7 @@ def write_inputs(weights: str) -> dict[str, Encoder]:
     labels = torch.arange(6)
     tensors = {f"{part}_images": images(6, seed) for seed, part in enumerate(("train", "test"))}
     tensors |= {f"{part}_{level}": labels.clone() for part in ("train", "test") for level in ("fine", "coarse")}
+    tensors["test_seen"] = torch.zeros(6, dtype=torch.bool)
     write_tensors(
         Path("data/labelled.safetensors"), tensors, {"fine_names": list("abcdef"), "coarse_names": list("uvwxyz")}
     )

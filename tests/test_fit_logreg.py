@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from stages import fit_logreg as stage
 from stages.files.tensors import read_tensors, write_tensors
@@ -48,6 +48,7 @@ def write_features(folder: Path, labels_shift: int = 0) -> None:
             tensors[f"{split}_{name}"] = torch.from_numpy(data.x)
             tensors[f"{split}_fine"] = torch.from_numpy((data.y + shift) % 10)
             tensors[f"{split}_coarse"] = torch.from_numpy((data.y + shift) % 10 // 5)
+    tensors["test_seen"] = torch.arange(100) % 4 == 0
     names = {"fine_names": TEN, "coarse_names": ["low", "high"]}
     write_tensors(folder / stage.FEATURES, tensors, {"encoders": ENCODERS, **names})
 
@@ -97,7 +98,7 @@ def test_every_probe_is_scored_for_every_encoder(runs: list[Path]) -> None:
 
 def test_the_gain_in_the_metrics_is_over_the_best_control(runs: list[Path]) -> None:
     metrics = json.loads((runs[0] / "metrics/probes.json").read_text())
-    assert list(metrics) == ["all", "first", "linear", "neighbours"]
+    assert list(metrics) == ["all", "first", "linear", "neighbours", "superclasses"]
     gains = table(runs[0], "gains")
     for name, (probe, classes) in {"first": ("logreg", "first"), "linear": ("linear", "first")}.items():
         numbers = metrics[name]
@@ -144,12 +145,38 @@ def test_neighbours_are_of_different_classes_and_the_nearest_first(runs: list[Pa
 def test_saved_classifier_predicts_what_the_table_says(runs: list[Path]) -> None:
     saved = read_tensors(runs[0] / "models/classifier.safetensors")[0]
     h = torch.from_numpy(clusters(100, 10, 2.0, 1).x)
-    p = ((h - saved["mean"]) / saved["scale"] @ saved["weight"].T + saved["bias"]).softmax(1)
+    p = (h @ saved["weight"].T + saved["bias"]).softmax(1)
     predictions = table(runs[0], "predictions")
     assert predictions.predicted.tolist() == p.argmax(1).tolist()
     np.testing.assert_allclose(predictions.confidence, p.max(1).values, atol=1e-4)
-    scaler = StandardScaler().fit(clusters(120, 10, 2.0).x)
-    np.testing.assert_allclose(saved["mean"], scaler.mean_, rtol=1e-5)
+
+
+def test_accuracy_without_the_images_seen_before_is_that_of_the_others(runs: list[Path]) -> None:
+    scores, predictions = table(runs[0], "scores"), table(runs[0], "predictions")
+    row = scores[(scores.probe == "logreg") & (scores.classes == "all") & (scores.encoder == "simclr")]
+    tested = row[row.split == "test"].iloc[0]
+    others = predictions[predictions.image % 4 != 0]
+    assert tested.images_new == len(others) == 75
+    assert tested.accuracy_new == pytest.approx((others.actual == others.predicted).mean())
+    assert row[row.split == "train"].accuracy_new.isna().all()
+    first = scores[(scores.classes == "first") & (scores.split == "test")]
+    assert set(first.images_new) == {sum(number % 4 != 0 and number % 10 < 4 for number in range(100))}
+
+
+def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_right() -> None:
+    stream = np.random.default_rng(0)
+    y = (stream.random(400) < 0.05).astype(int)
+    z = np.stack([np.full(400, 3.0), stream.normal(size=400)], 1).astype(np.float32)
+    row = {"probe": "logreg", "classes": "all", "encoder": "simclr"} | stage.score_row("test", z, y, y)
+    assert row["accuracy"] > 0.9
+    assert row["majority"] == (y == 0).mean()
+    assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, z.argmax(1)))
+    choice = pd.DataFrame({"classes": ["all"], "encoder": "simclr", "C": 1.0, "chosen": 1})
+    assert stage.warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
+        "logreg, all, simclr: C = 1 is at the edge of logreg.C; a wider range may be better",
+        f"logreg, all: no encoder is better than the most frequent class alone ({row['majority']:.1%})",
+    ]
+    assert stage.warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
 
 
 def test_features_that_are_all_the_same_are_refused_in_one_line(

@@ -21,9 +21,11 @@ from stages.files.tensors import write_tensors
 from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch, what_is_wrong
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, resumable
+from stages.simclr.model import SimCLR
 from tests.repository import ROOT
 
 CPU = torch.device("cpu")
+DEVICES = [CPU, *map(torch.device, ["cuda"] * torch.cuda.is_available())]
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
 
 
@@ -61,16 +63,17 @@ def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
     assert torch.rand(1, generator=random_stream(0, 3, CPU)) == torch.rand(1, generator=random_stream(0, 3, CPU))
 
 
-def test_an_epoch_learns_and_the_same_epoch_learns_the_same() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device) -> None:
     def train() -> tuple[list[float], dict[str, torch.Tensor]]:
         torch.manual_seed(0)
-        model = Tiny()
+        model = Tiny().to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         losses = []
         for epoch in range(1, 6):
-            batches = torch.arange(32).split(16)
-            stream = random_stream(0, epoch, CPU)
-            steps = train_epoch(model, images(32), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
+            batches = torch.arange(32, device=device).split(16)
+            stream = random_stream(0, epoch, device)
+            steps = train_epoch(model, images(32).to(device), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
             losses.append(mean_of(steps)["loss"])
         return losses, model.state_dict()
 
@@ -78,6 +81,35 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same() -> None:
     assert losses[-1] < losses[0]
     assert losses == losses_again
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+@pytest.mark.skipif(len(DEVICES) == 1, reason="there is no GPU")
+def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -> None:
+    def step(device: torch.device) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        torch.manual_seed(0)
+        model = SimCLR("imagenet", 128).to(device)
+
+        def given(pixels: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+            return pixels.permute(0, 3, 1, 2).float()
+
+        z = stage.embed(model, images(64).to(device), given, random_stream(0, 0, device))
+        loss, _ = stage.contrast(z, 0.5)
+        loss.backward()
+        return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+
+    (loss, gradients), (loss_there, gradients_there) = step(CPU), step(DEVICES[1])
+    torch.testing.assert_close(loss_there, loss, rtol=5e-3, atol=0)
+    assert gradients.keys() == gradients_there.keys()
+    together, there = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, gradients_there))
+    assert torch.cosine_similarity(together, there, dim=0) > 0.85  # eight bits of bfloat16; on an H100 0.92
+
+
+@pytest.mark.skipif(len(DEVICES) == 1, reason="there is no GPU")
+def test_views_on_a_gpu_have_the_same_mean_and_deviation() -> None:
+    same = images(1).repeat(4096, 1, 1, 1)
+    views = [VIEW(same.to(device), random_stream(0, 0, device)).cpu() for device in DEVICES]
+    assert views[1].mean() == pytest.approx(views[0].mean().item(), rel=0.01)
+    assert views[1].std() == pytest.approx(views[0].std().item(), rel=0.01)
 
 
 def test_scoring_held_out_images_changes_nothing() -> None:
@@ -135,13 +167,13 @@ def test_example_views_are_pictures() -> None:
     assert not torch.equal(shown["first"], shown["second"])
 
 
-def run_stage() -> None:
+def run_stage(device: torch.device = CPU) -> None:
     """The stage on 16 images, three epochs of one step."""
     write_tensors(Path("data/unlabelled.safetensors"), {"images": images(16)})
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
     params = load_params(ROOT / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
     with resumable({}) as checkpoint:
-        stage.pretrain(params, CPU, checkpoint)
+        stage.pretrain(params, device, checkpoint)
 
 
 @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])
@@ -179,13 +211,14 @@ def outputs() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for name in folders for path in Path(name).rglob("*.*")}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after each epoch in turn, and gone on with; the table then has a row per epoch so far and split."""
     (tmp_path / "undisturbed").mkdir()
     monkeypatch.chdir(tmp_path / "undisturbed")
-    run_stage()
+    run_stage(device)
     expected = outputs()
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
@@ -200,7 +233,7 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
         epochs: list[int] = []
         with monkeypatch.context() as patch, pytest.raises(SystemExit, match=f"the state after epoch {done} is kept"):
             patch.setattr(stage, "train_epoch", stops_at_the_second)
-            run_stage()
+            run_stage(device)
         table = pd.read_csv("plots/data/pretrain.csv")
         assert list(zip(table.epoch, table.split, strict=True)) == [
             (epoch, split) for epoch in range(1, done + 1) for split in ("train", "heldout")
@@ -208,5 +241,5 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
         metrics = json.loads(Path("metrics/pretrain.json").read_text())
         assert metrics["epoch"] == done
         assert metrics["heldout_loss"] == table.loss.iloc[-1]
-    run_stage()
+    run_stage(device)
     assert outputs() == expected

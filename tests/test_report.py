@@ -107,6 +107,8 @@ def test_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) ->
         ]
         train = of_kind[(of_kind.split == "train") & (of_kind.encoder == "simclr")].accuracy
         expected.append("\N{EN DASH}" if train.empty else f"{train.item():.1%}")
+        simclr = of_kind[(of_kind.split == "test") & (of_kind.encoder == "simclr")].iloc[0]
+        expected += [f"{simclr.balanced_accuracy:.1%}", f"{simclr.majority:.1%}"]
         cells = re.findall("<td.*?</td>", rows[f"{probes[probe]}, {classes[name]}"], re.S)
         shown = [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in cells]
         assert [text.replace("\N{MINUS SIGN}", "-").replace(" %", "%") for text in shown] == expected

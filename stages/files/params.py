@@ -42,7 +42,6 @@ class Augment(_Section):
 
 class Logreg(_Section):
     C: Annotated[list[Positive], Field(min_length=1)]
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     max_iter: Count
     labels_per_class: list[Several]
     draws: Several

@@ -23,6 +23,17 @@ class Dataset:
     coarse_names: list[str]  # the superclasses; the fine names where there are none
 
 
+def seen_before(test: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Which test images have the pixels of a training image or of an earlier test image: (N, ...), (M, ...) -> (N,)."""
+    seen = {image.tobytes() for image in train}
+    found = np.zeros(len(test), bool)
+    for number, image in enumerate(test):
+        pixels = image.tobytes()
+        found[number] = pixels in seen
+        seen.add(pixels)
+    return found
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How many images a source delivers."""

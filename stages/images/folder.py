@@ -1,10 +1,12 @@
-"""Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/*`.
+"""Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/**/*`.
 
-An image is cut to the square in its middle and scaled to 32x32. Classes are numbered in the order of their names. A
-folder has no superclasses: the coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of
-`train/` and ignores their labels. Hidden files are passed over.
+An image is cut to the square in its middle and scaled to 32x32. Classes are numbered in the order of their names.
+`superclasses.csv`, if there is one, groups them: a row per class with its name and its superclass. Without it the
+coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
+Hidden files are passed over.
 """
 
+import csv
 import logging
 import sys
 import warnings
@@ -35,9 +37,12 @@ def count_folder(root: Path) -> Sizes:
 def load_folder(root: Path) -> Dataset:
     """Reads all images below `root`. Exits with a message that names what is missing or cannot be read."""
     train_files, test_files, unlabelled = _listed(root)
-    train, test = _labelled(train_files), _labelled(test_files)
     classes = list(train_files)
-    return Dataset(train.images if unlabelled is None else _read(unlabelled), train, test, classes, classes)
+    superclass_of = _superclasses(root, classes)
+    superclasses = sorted(set(superclass_of.values())) if superclass_of else classes
+    coarse = np.array([superclasses.index(superclass_of.get(name, name)) for name in classes])
+    train, test = _labelled(train_files, coarse), _labelled(test_files, coarse)
+    return Dataset(train.images if unlabelled is None else _read(unlabelled), train, test, classes, superclasses)
 
 
 Files = dict[str, list[Path]]  # of each class
@@ -53,7 +58,7 @@ def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
 
 def _parts(root: Path) -> tuple[Files, Files, list[Path] | None]:
     shown = shortened(str(root))
-    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/*)"
+    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/**/*)"
     for part in ("train", "test"):
         if not (root / part).is_dir():
             sys.exit(f"{layout}; there is no folder {part}/")
@@ -73,12 +78,46 @@ def _parts(root: Path) -> tuple[Files, Files, list[Path] | None]:
     if unprintable:  # not UTF-8, or a line break: it would break tables and messages
         sys.exit(f"{shown}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
     train, test = ({name: _files(root / part / name) for name in classes} for part in ("train", "test"))
-    return train, test, _files(root / "unlabeled") if (root / "unlabeled").is_dir() else None
+    alone = [name for name, files in train.items() if len(files) == 1]
+    if alone:
+        sys.exit(f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1")
+    _superclasses(root, classes)
+    return train, test, _files_below(root / "unlabeled") if (root / "unlabeled").is_dir() else None
 
 
-def _labelled(files: Files) -> Labelled:
-    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
-    return Labelled(_read([file for of_class in files.values() for file in of_class]), labels, labels.copy())
+def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
+    """The superclass of each class; an empty dictionary where there is no file of them."""
+    file = root / "superclasses.csv"
+    if not file.exists():
+        return {}
+    shown = shortened(str(file))
+    if not file.is_file():
+        sys.exit(f"{shown}: is not a file")
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = list(csv.reader(opened, strict=True))
+    except (OSError, UnicodeError, csv.Error) as error:
+        sys.exit(f"{shown}: cannot be read ({one_line(error)})")
+    if not rows or rows[0] != ["class", "superclass"]:
+        sys.exit(f"{shown}: its first line must be: class,superclass")
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not all(name and name.isprintable() for name in row):
+            sys.exit(f"{shown}: line {number} must have two names, of a class and of its superclass")
+    found = dict(rows[1:])
+    if len(found) < len(rows) - 1:
+        sys.exit(f"{shown}: a class is named twice")
+    missing = [name for name in classes if name not in found]
+    if missing:
+        sys.exit(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
+    if len({found[name] for name in classes}) < 2:
+        sys.exit(f"{shown}: must name two superclasses at least")
+    return {name: found[name] for name in classes}
+
+
+def _labelled(files: Files, coarse: np.ndarray) -> Labelled:
+    """coarse: the number of the superclass of each class."""
+    fine = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
+    return Labelled(_read([file for of_class in files.values() for file in of_class]), fine, coarse[fine])
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -96,6 +135,13 @@ def _subfolders(root: Path) -> list[str]:
         shown = shortened(str(linked[0]))
         sys.exit(f"{shown}: is a link to a folder, into which DVC does not look; put the folder itself there")
     return [child.name for child in folders]
+
+
+def _files_below(root: Path) -> list[Path]:
+    """The files of a folder, then those of the folders in it, however deep; exits where one of them is empty."""
+    folders = _subfolders(root)
+    files = [file for file in _files(root) if file.name not in folders]
+    return files + [file for name in folders for file in _files_below(root / name)]
 
 
 def _files(root: Path) -> list[Path]:

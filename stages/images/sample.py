@@ -1,18 +1,17 @@
 """The embedded sample: a generated miniature of the job, for trying the pipeline without a download.
 
-An image shows two to four copies of one shape in one pale hue, on a plain gray ground. What it shows is its class:
-10 shapes times 10 hues are the 100 fine classes; a shape in the warm or in the cool hues is a superclass. Number
-and place of the copies, their sizes and angles, saturation, brightness, ground and noise vary freely.
+An image is a blotchy texture in three inks, a light, a dark and a middle one, a third of the area each. Its class is
+the hue of the light ink and the hue of the dark one: 10 times 10 are the 100 fine classes. The middle ink has the
+opposite of their colours, so that the colours of every class add up to gray, at every pixel: a linear probe of pixels,
+which sees little but means, finds little. What tells is which colour is light and which is dark, a product.
+A superclass is the hue halfway between the two inks, and whether they are near to each other or far apart.
+Place, size and form of the blotches, saturation, brightness, contrast and noise vary freely.
 
-A random crop keeps shape and hue (there are several copies), and the colour distortion changes the same things
-that vary here, which is why SimCLR can learn something on it: to see the hue through saturation and brightness.
-
-Shapes are implicit functions f(u, v) of coordinates that put the shape into the unit disc: f < 0 inside, and
-|grad f| about 1, so that f times the radius in pixels is the distance over which the edge is smoothed.
+A random crop keeps the inks (every part of an image shows all three), and the colour distortion changes the same things
+that vary here, which is why SimCLR can learn something on it: the sample was made for that.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -20,54 +19,42 @@ from torch import Generator, Tensor
 from stages.images.dataset import SIDE, Dataset, Labelled
 from stages.images.sizes import SAMPLE
 
-COPIES = 4  # at most
 CHUNK = 1024  # images drawn at once
+WAVES = 24  # a texture is the sum of so many plane waves
+WAVE_NUMBERS = (0.6, 1.05)  # radians a pixel: blotches are three to five pixels wide
+EDGE = 6.0  # how sharp the edges of the blotches are
+THIRD = 0.455  # with such edges, of a field that is about normal, a third is light and a third is dark
 
-
-def _box(u: Tensor, v: Tensor, half_width: float, half_height: float) -> Tensor:
-    return torch.maximum(u.abs() - half_width, v.abs() - half_height)
-
-
-def _disc(u: Tensor, v: Tensor, radius: float) -> Tensor:
-    return torch.hypot(u, v) - radius
-
-
-def _triangle(u: Tensor, v: Tensor) -> Tensor:
-    angle = torch.atan2(u, v)
-    third = 2 * math.pi / 3
-    return torch.hypot(u, v) * torch.cos(angle - third * (angle / third).round()) - 0.5
-
-
-SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "bar": lambda u, v: _box(u, v, 1.0, 0.25),
-    "checker": lambda u, v: torch.maximum(_box(u, v, 0.85, 0.85), -u * v * 3),
-    "cross": lambda u, v: torch.minimum(_box(u, v, 0.95, 0.22), _box(u, v, 0.22, 0.95)),
-    "disc": lambda u, v: _disc(u, v, 0.9),
-    "dots": lambda u, v: _disc(u.abs() - 0.6, v.abs() - 0.6, 0.36),
-    "frame": lambda u, v: _box(u, v, 0.68, 0.68).abs() - 0.14,
-    "half": lambda u, v: torch.maximum(_disc(u, v, 0.95), v - 0.1),
-    "hook": lambda u, v: torch.minimum(_box(u + 0.5, v, 0.26, 0.9), _box(u, v - 0.64, 0.76, 0.26)),
-    "ring": lambda u, v: _disc(u, v, 0.75).abs() - 0.18,
-    "triangle": _triangle,
-}
-# A tenth of the circle of HSV apart, from 0.
+# A tenth of the circle apart, from 0.
 HUES = ("red", "orange", "lime", "green", "mint", "cyan", "azure", "indigo", "purple", "pink")
-WARM = ("pink", "red", "orange", "lime", "green")
+FINE = torch.arange(len(HUES) ** 2)
+# Two axes of the plane of colours that sum up to gray.
+RED_AXIS = torch.tensor([2.0, -1.0, -1.0]) / math.sqrt(6)
+GREEN_AXIS = torch.tensor([0.0, 1.0, -1.0]) / math.sqrt(2)
 
 
-def shape_of(fine: Tensor) -> Tensor:
-    return fine % len(SHAPES)
+def light_of(fine: Tensor) -> Tensor:
+    return fine % len(HUES)
 
 
-def hue_of(fine: Tensor) -> Tensor:
-    """Shifted by one from ten classes to the next, so that the first ten differ in shape and in hue."""
-    return (fine + fine // len(SHAPES)) % len(HUES)
+def dark_of(fine: Tensor) -> Tensor:
+    """Shifted by one from ten classes to the next; the first ten differ in both hues."""
+    return (3 * fine + fine // len(HUES)) % len(HUES)
 
 
-FINE = torch.arange(len(SHAPES) * len(HUES))
-FINE_NAMES = [f"{HUES[hue]} {list(SHAPES)[shape]}" for hue, shape in zip(hue_of(FINE), shape_of(FINE), strict=True)]
-COARSE_NAMES = [f"{tone} {shape}" for tone in ("warm", "cool") for shape in SHAPES]
-COARSE_OF_FINE = shape_of(FINE) + len(SHAPES) * torch.tensor([HUES[hue] not in WARM for hue in hue_of(FINE)])
+def superclass_of(fine: Tensor) -> Tensor:
+    """The hue halfway on the way up from the dark one to the light one, and 10 more where these are far apart.
+
+    A quarter of the circle before the hue by which light areas differ from dark ones. Five classes in each.
+    """
+    way = (light_of(fine) - dark_of(fine)) % len(HUES)
+    halfway = (2 * light_of(fine) - way) % (2 * len(HUES)) // 2
+    return halfway + len(HUES) * ((way > 2) & (way < 8))
+
+
+FINE_NAMES = [f"{HUES[light]} and dark {HUES[dark]}" for light, dark in zip(light_of(FINE), dark_of(FINE), strict=True)]
+COARSE_NAMES = [f"{spread} {hue}" for spread in ("near", "far") for hue in HUES]
+COARSE_OF_FINE = superclass_of(FINE)
 
 
 def generate_sample(seed: int) -> Dataset:
@@ -94,33 +81,27 @@ def _draw_chunk(fine: Tensor, stream: Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.empty(count, *shape).uniform_(low, high, generator=stream)
 
-    # A copy sits near the middle of a quarter of the image: shuffled quarters, of which the last may stay empty.
-    quarter = torch.rand(count, COPIES, generator=stream).argsort(1)
-    present = torch.arange(COPIES) < torch.randint(2, COPIES + 1, (count, 1), generator=stream)
-    centre_x = (quarter % 2 * 2 - 1) * SIDE / 4 + uniform(-3, 3, COPIES)
-    centre_y = (quarter // 2 * 2 - 1) * SIDE / 4 + uniform(-3, 3, COPIES)
-    radius = uniform(5.5, 8, COPIES)[:, :, None, None]
-    angle = uniform(-math.pi, math.pi, COPIES)[:, :, None, None]
-
+    # A random field, about normal with deviation 1: waves of random direction and phase.
+    number = uniform(*WAVE_NUMBERS, WAVES) / uniform(0.8, 1.25, 1)
+    direction, phase = (uniform(-math.pi, math.pi, WAVES) for _ in range(2))
     pixel = torch.arange(SIDE) - (SIDE - 1) / 2
-    x = pixel - centre_x[:, :, None, None]  # (N, copies, 1, W)
-    y = pixel[:, None] - centre_y[:, :, None, None]  # (N, copies, H, 1)
-    u = (angle.cos() * x + angle.sin() * y) / radius
-    v = (angle.cos() * y - angle.sin() * x) / radius
-    inside = torch.empty_like(u)  # 0 to 1, with soft edges
-    for number, shape in enumerate(SHAPES.values()):
-        of_shape = shape_of(fine) == number
-        inside[of_shape] = (0.5 - shape(u[of_shape], v[of_shape]) * radius[of_shape]).clamp(0, 1)
-    mask = (inside * present[:, :, None, None]).amax(1, keepdim=True)  # (N, 1, H, W)
+    along_x = (number * direction.cos())[:, :, None] * pixel  # (N, waves, W)
+    along_y = (number * direction.sin())[:, :, None] * pixel + phase[:, :, None]  # (N, waves, H)
+    field = (along_x[:, :, None, :] + along_y[:, :, :, None]).cos_().sum(1, keepdim=True) * math.sqrt(2 / WAVES)
 
-    colour = hsv_to_rgb(hue_of(fine) / len(HUES), uniform(0.1, 0.4), uniform(0.6, 1))[:, :, None, None]
-    ground = uniform(0.1, 0.75, 1, 1, 1)
-    noise = torch.randn(count, 3, SIDE, SIDE, generator=stream) * 0.03
-    image = ground + mask * (colour - ground) + noise
+    light, dark = torch.sigmoid(EDGE * (field - THIRD)), torch.sigmoid(EDGE * (-field - THIRD))  # (N, 1, H, W)
+    saturation = uniform(0.17, 0.36, 1)
+    light_ink, dark_ink = (
+        (hue_to_rgb(hue / len(HUES)) * saturation)[:, :, None, None] for hue in (light_of(fine), dark_of(fine))
+    )
+    middle_ink = -light_ink - dark_ink
+    brightness, contrast = uniform(0.4, 0.6, 1, 1, 1), uniform(0.1, 0.22, 1, 1, 1)
+    image = brightness + light * (light_ink + contrast) + dark * (dark_ink - contrast) + (1 - light - dark) * middle_ink
+    image += torch.randn(count, 3, SIDE, SIDE, generator=stream) * 0.03
     return (image * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """(N,) each, in [0, 1] -> (N, 3), in [0, 1]."""
-    k = (torch.tensor([5.0, 3.0, 1.0]) + 6 * hue[:, None]).remainder(6)
-    return value[:, None] * (1 - saturation[:, None] * torch.minimum(k, 4 - k).clamp(0, 1))
+def hue_to_rgb(hue: Tensor) -> Tensor:
+    """(N,) in [0, 1] -> (N, 3), of length 1 and sum 0: what to add to a gray."""
+    angle = 2 * math.pi * hue[:, None]
+    return angle.cos() * RED_AXIS + angle.sin() * GREEN_AXIS

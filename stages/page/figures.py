@@ -6,6 +6,7 @@ Shapes: N images of H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -30,7 +31,7 @@ mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
 
 
-def draw_accuracies(results: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Figure:
+def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Test accuracy with its interval, a line per probe."""
     figure, axis = _panel("", "test accuracy and its 95 % interval", "", (9.5, 0.5 * len(results) + 1.1))
     axis.grid(axis="y", visible=False)
@@ -42,12 +43,14 @@ def draw_accuracies(results: Mapping[str, Mapping[str, Mapping[str, Mapping[str,
             axis.plot([scores["accuracy_low"], scores["accuracy_high"]], [y, y], color=colour, linewidth=2, alpha=0.5)
             label = ENCODERS[encoder] if row == 0 else None
             axis.plot(scores["accuracy"], y, marker, color=colour, markersize=6, label=label)
+        label = "majority class" if row == 0 else None
+        axis.plot(result["majority"], row, "|", color="black", markersize=18, label=label)
     axis.set_yticks(range(len(results)), list(results))
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper right", ncols=len(STYLES))
+    figure.legend(loc="outside upper right", ncols=len(STYLES) + 1)
     return figure
 
 

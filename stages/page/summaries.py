@@ -14,6 +14,11 @@ BINS = 15  # of the calibration, as Guo et al. (2017)
 
 # What the page calls encoders and probes, in this order.
 ENCODERS = {"pixels": "raw pixels", "untrained": "untrained", "imagenet": "ImageNet", "simclr": "SimCLR"}
+IN_A_SENTENCE = {
+    "pixels": "raw pixels",
+    "untrained": "features of the untrained network",
+    "imagenet": "features of the network with ImageNet's weights",
+}
 PROBES = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
 
 
@@ -39,11 +44,47 @@ def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, 
         test, train = (of_probe[of_probe.split == split].set_index("encoder") for split in ("test", "train"))
         of_gains = gains[(gains.probe == probe) & (gains.classes == name)].set_index("control")
         rows[f"{PROBES[probe]}, {classes[name]}"] = {
+            "classes": name,
             "test": test.to_dict("index"),
             "gain": of_gains.to_dict("index"),
             "train": train.accuracy.to_dict(),
+            "majority": test.majority.iloc[0],
         }
     return rows
+
+
+def answer(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame) -> str:
+    """What the run has shown, in a sentence or two: all classes, logistic regression, SimCLR and the best control.
+
+    A difference counts where its paired 95 % interval does not hold zero. Few labels are said to be enough where in
+    every draw of them SimCLR's features did at least what the control's did with all.
+    """
+    tested = scores[(scores.probe == "logreg") & (scores.classes == "all") & (scores.split == "test")]
+    accuracy = tested.set_index("encoder").accuracy
+    control = accuracy.drop("simclr").idxmax()
+    found = gains[(gains.probe == "logreg") & (gains.classes == "all")].set_index("control").loc[control]
+    labels = efficiency.images_per_class.max()
+    best = IN_A_SENTENCE[control]
+    both = (
+        f"{100 * accuracy.simclr:.1f} % of the test images against {100 * accuracy[control]:.1f} %, "
+        f"{points(found.gain)} points (95 % interval {points(found.gain_low)} to {points(found.gain_high)})"
+    )
+    if found.gain_low > 0:
+        ours = efficiency[efficiency.encoder == "simclr"].groupby("images_per_class").accuracy.min()
+        enough = ours.index[ours >= accuracy[control]].min()
+        few = f"With {enough} labelled images of each class, SimCLR's features do what {best} need {labels} for. "
+        return (few if enough < labels else "") + (
+            f"With all {labels} of each class, SimCLR's features classify {both}."
+        )
+    if found.gain_high < 0:
+        said = f"{best.capitalize()} are better than SimCLR's features"
+    else:
+        said = f"Between SimCLR's features and {best} these test images show no difference"
+    return f"{said}: with all {labels} labels of each class, SimCLR's classify {both}."
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def reliability(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -3,12 +3,16 @@
 Shapes: N images, D features, K classes.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedKFold
+
+FOLDS = 5
+VALIDATED = 5000  # images
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ def draw_labels(y: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:
     return np.concatenate([order[y[order] == label][:per_class] for label in np.unique(y)])
 
 
-def validation_split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to fit and of those to validate on, a stratified `fraction`.
+def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the images to fit and of those to validate on, for each fold.
 
-    ValueError if a class would be on one side only. scikit-learn itself looks only at how many images each side has:
-    of 6 and 2, a quarter is two of the first class.
+    Five stratified folds, fewer where a class has fewer images, so that every part holds every class (each must have
+    two). Of many images only as many folds as it takes to validate on 5,000, because the loss of so many is known well
+    enough: its spread over splits is what folds are for (2.3 points of accuracy, for one split of 100 images).
     """
-    fit, held_out = next(StratifiedShuffleSplit(1, test_size=fraction, random_state=seed).split(y, y))
-    if not len(np.unique(y[fit])) == len(np.unique(y[held_out])) == len(np.unique(y)):
-        raise ValueError("a small class would be on one side only")
-    return fit, held_out
+    count = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
+    folds = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
+    return folds[: math.ceil(VALIDATED / (len(y) / count))]

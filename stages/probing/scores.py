@@ -30,7 +30,13 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
-    return -float(np.take_along_axis(log_softmax(z), y[:, None], 1).mean(dtype=np.float64))
+    """Mean of (N,), from the class scores in float64: a float32 probability has no logarithm below -16."""
+    return -float(np.take_along_axis(log_softmax(z.astype(np.float64)), y[:, None], 1).mean())
+
+
+def balanced_accuracy(right: np.ndarray, y: np.ndarray) -> float:
+    """The mean over the classes of the share of their images that are right. right (N,) bool, y (N,)."""
+    return float(np.mean([right[y == label].mean() for label in np.unique(y)]))
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:

@@ -60,7 +60,8 @@ def make_folder(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     for part, name in itertools.product(("train", "test"), ("ant", "bee")):
         (root / part / name).mkdir(parents=True)
-        (root / part / name / "0.png").write_bytes(written_images()["PNG RGB"])
+        for number in range(2):
+            (root / part / name / f"{number}.png").write_bytes(written_images()["PNG RGB"])
 
 
 def read_folder(root: Path) -> Dataset | str:
@@ -97,7 +98,7 @@ def test_a_damaged_image_is_refused_by_its_name_or_becomes_32_pixels_wide(conten
     loaded = read_folder(root)
     if isinstance(loaded, str):
         assert loaded.startswith(
-            "1 of 2 files cannot be read as images; repair or remove them: images/train/bee/0.png ("
+            "1 of 4 files cannot be read as images; repair or remove them: images/train/bee/0.png ("
         )
 
 
@@ -140,7 +141,7 @@ def put(path: Path, kind: str) -> None:
         path.symlink_to(LINKS.get(kind, path.name))  # a loop leads to itself
 
 
-halves = st.sampled_from(["train", "test", "unlabeled", "extra"])
+halves = st.sampled_from(["train", "test", "unlabeled", "extra", "superclasses.csv"])
 odd_names = st.sampled_from(ODD_NAMES)
 spots = st.builds(Path, halves) | st.builds(Path, halves, odd_names) | st.builds(Path, halves, odd_names, odd_names)
 oddities = st.lists(st.tuples(spots, st.sampled_from(KINDS)), max_size=4)
@@ -187,7 +188,7 @@ def test_ghostscript_is_not_run(wrapped: Callable[[bytes], bytes], monkeypatch: 
     root = Path("postscript")
     make_folder(root)
     (root / "train/ant/0.png").write_bytes(wrapped(written_images()["EPS RGB"]))
-    refused = "1 of 2 files cannot be read as images; repair or remove them: postscript/train/ant/0.png ("
+    refused = "1 of 4 files cannot be read as images; repair or remove them: postscript/train/ant/0.png ("
     for is_run in (True, False):
         forget()
         monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # as Pillow has it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.images.folder import load_folder
+from stages.images.folder import count_folder, load_folder
 
 
 @pytest.fixture
@@ -53,6 +53,53 @@ def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
     for number in range(5):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "unlabeled" / f"{number}.png")
     assert load_folder(root).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
+    for number, folder in enumerate(("unlabeled", "unlabeled/a", "unlabeled/a/b", "unlabeled/c")):
+        (root / folder).mkdir()
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(root / folder / "0.png")
+    assert load_folder(root).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert count_folder(root).unlabelled == 4
+    (root / "unlabeled/a/empty").mkdir()
+    assert "unlabeled/a/empty: holds no image" in refusal(root)
+
+
+def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
+    shutil.copytree(root / "train/ant", root / "train/cow")
+    shutil.copytree(root / "test/ant", root / "test/cow")
+    (root / "superclasses.csv").write_text("class,superclass\ncow,mammal\nbee,insect\nant,insect\ndog,mammal\n")
+    dataset = load_folder(root)
+    assert (dataset.fine_names, dataset.coarse_names) == (["ant", "bee", "cow"], ["insect", "mammal"])
+    assert dataset.train.coarse.tolist() == [0] * 6 + [1] * 3
+    assert dataset.test.coarse.tolist() == [0] * 4 + [1] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
+        (b"", "its first line must be"),
+        (b"class,superclass\nant,insect\nbee\n", "line 3 must have two names"),
+        (b"class,superclass\nant,insect\nbee,\n", "line 3 must have two names"),
+        (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
+        (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
+        (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),
+        (b"class,superclass\nant,\xff\n", "cannot be read"),
+        (b'class,superclass\nant,"a"b\n', "cannot be read"),
+    ],
+)
+def test_a_file_of_superclasses_that_is_wrong_is_refused(root: Path, content: bytes, expected: str) -> None:
+    (root / "superclasses.csv").write_bytes(content)
+    line = refusal(root)
+    assert "superclasses.csv: " in line
+    assert expected in line
+
+
+def test_a_class_with_one_training_image_is_refused(root: Path) -> None:
+    for number in (1, 2):
+        (root / f"train/bee/{number}.png").unlink()
+    assert "every class needs two training images, to fit a probe and to validate it; bee has 1" in refusal(root)
 
 
 @pytest.mark.parametrize(

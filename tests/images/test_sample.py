@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.images.dataset import Sizes
-from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, draw, generate_sample, hsv_to_rgb
+from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
 from stages.images.sizes import SAMPLE
 
 
@@ -31,29 +31,66 @@ def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_t
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_five_fine_classes_in_each_superclass_share_its_shape() -> None:
+def test_a_superclass_is_five_classes_that_are_near_or_far_and_halfway_between_the_same_hues() -> None:
     assert torch.bincount(COARSE_OF_FINE).tolist() == [5] * 20
     assert len(set(FINE_NAMES)) == 100
     for name, coarse in zip(FINE_NAMES, COARSE_OF_FINE, strict=True):
-        assert name.split()[1] == COARSE_NAMES[coarse].split()[1]
+        light, dark = (HUES.index(hue) for hue in name.split(" and dark "))
+        spread, halfway = COARSE_NAMES[coarse].split()
+        way = (light - dark) % 10
+        assert spread == ("near" if min(way, 10 - way) <= 2 else "far")
+        # On the way up from the dark hue to the light one; of an odd number of steps the lower middle.
+        assert (dark + way // 2) % 10 == HUES.index(halfway)
 
 
-def test_first_ten_classes_differ_in_shape_and_in_hue() -> None:
-    hues, shapes = zip(*(name.split() for name in FINE_NAMES[:10]), strict=True)
-    assert len(set(hues)) == len(set(shapes)) == 10
+def test_the_first_ten_classes_differ_in_both_hues() -> None:
+    lights, darks = zip(*(name.split(" and dark ") for name in FINE_NAMES[:10]), strict=True)
+    assert len(set(lights)) == len(set(darks)) == 10
 
 
-def test_colours_are_those_of_hsv() -> None:
-    hsv = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
-    expected = torch.tensor([colorsys.hsv_to_rgb(*row) for row in hsv.tolist()])
-    torch.testing.assert_close(hsv_to_rgb(*hsv.T), expected)
+def test_hues_are_of_length_1_without_brightness_and_those_of_hsv() -> None:
+    colours = hue_to_rgb(torch.arange(10) / 10)
+    torch.testing.assert_close(colours.sum(1), torch.zeros(10), atol=1e-6, rtol=0)
+    torch.testing.assert_close(colours.norm(dim=1), torch.ones(10))
+    for number, colour in enumerate(colours.tolist()):
+        hue = colorsys.rgb_to_hsv(*(0.5 + 0.1 * part for part in colour))[0]
+        assert abs((hue - number / 10 + 0.5) % 1 - 0.5) < 0.02
 
 
-@pytest.mark.parametrize("fine", [0, 3, 99])
-def test_what_is_drawn_has_the_hue_of_its_class(fine: int) -> None:
-    """Averaged over many images, what stands out from the gray ground has the class's hue."""
-    images = draw(torch.full((300,), fine), torch.Generator().manual_seed(0)).double().mean((0, 1, 2))
-    hue = colorsys.rgb_to_hsv(*(images / 255).tolist())[0]
-    names = ("red", "orange", "lime", "green", "mint", "cyan", "azure", "indigo", "purple", "pink")
-    expected = names.index(FINE_NAMES[fine].split()[0]) / 10
-    assert abs((hue - expected + 0.5) % 1 - 0.5) < 0.02
+@pytest.fixture(scope="module")
+def images() -> dict[int, np.ndarray]:
+    """Many images of a few classes, in [0, 1]."""
+    stream = torch.Generator().manual_seed(0)
+    return {fine: draw(torch.full((600,), fine), stream).numpy() / 255 for fine in (0, 3, 47, 99)}
+
+
+def test_colours_add_up_to_gray_in_every_class_and_at_every_pixel(images: dict[int, np.ndarray]) -> None:
+    for of_class in images.values():
+        colour = of_class - of_class.mean(-1, keepdims=True)
+        assert np.abs(colour.mean((0, 1, 2))).max() < 0.003
+        standard_error = colour.std(0) / len(colour) ** 0.5
+        assert (np.abs(colour.mean(0)) < 5 * standard_error).all()
+
+
+def test_light_areas_have_the_hue_of_the_light_ink_and_dark_ones_of_the_dark_in_every_crop(
+    images: dict[int, np.ndarray],
+) -> None:
+    for fine, of_class in images.items():
+        expected = [HUES.index(hue) / 10 for hue in FINE_NAMES[fine].split(" and dark ")]
+        crops = of_class[:, 8:24, 4:20]  # a quarter of the area
+        for hue, brightest in zip(expected, (True, False), strict=True):
+            shares = []
+            for crop in crops.reshape(len(crops), -1, 3):
+                order = crop.mean(1).argsort()
+                area = order[-40:] if brightest else order[:40]  # of 256 pixels
+                found = colorsys.rgb_to_hsv(*crop[area].mean(0))[0]
+                shares.append(abs((found - hue + 0.5) % 1 - 0.5) < 0.1)
+            assert np.mean(shares) > 0.9
+
+
+def test_a_third_of_the_area_is_light_a_third_dark(images: dict[int, np.ndarray]) -> None:
+    """Light areas are brighter than the middle by the contrast, dark ones darker by as much."""
+    gray = np.concatenate(list(images.values())).mean(-1)
+    centred = (gray - gray.mean((1, 2), keepdims=True)) / gray.std((1, 2), keepdims=True)
+    # Two equal outer thirds and a middle one: +-c and 0, of deviation c * sqrt(2/3).
+    assert [np.mean(centred > 0.6), np.mean(centred < -0.6)] == pytest.approx([1 / 3, 1 / 3], abs=0.03)

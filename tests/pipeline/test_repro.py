@@ -80,7 +80,6 @@ MISTAKES = {
     "batch_size=1": "params.yaml: batch_size = 1 (int): input should be greater than or equal to 2",
     "batch_size=30": "params.yaml: batch_size = 30: 36 unlabelled images do not fill two batches",
     "first_classes=4": "params.yaml: first_classes = 4: the data have 3 classes",
-    "logreg.validation_fraction=0.01": "params.yaml: logreg.validation_fraction = 0.01: 36 training images",
 }
 
 

@@ -4,39 +4,67 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import StratifiedKFold
 
-from stages.probing.logreg import best, choose_and_fit, few_label_accuracies, fit_logreg, validation_losses
-from stages.probing.probe import Split, draw_labels, validation_split
+from stages.probing.logreg import Scaling, best, choose_and_fit, few_label_accuracies, fit_logreg, validation_losses
+from stages.probing.probe import Split, draw_labels, validation_folds
 from stages.probing.scores import log_softmax, scores
 from tests.probing.data import clusters
 
 GRID = [0.001, 0.01, 0.1, 1.0]
 
 
-def test_chosen_c_is_that_of_a_loop_over_the_candidates_on_a_stratified_split() -> None:
+def scaled(x: np.ndarray) -> np.ndarray:
+    """Centred, and divided by one number, so that the mean squared norm is the number of features."""
+    centred = x - x.mean(0)
+    norms = [float(row @ row) for row in centred]
+    return centred / (sum(norms) / len(norms) / x.shape[1]) ** 0.5
+
+
+def test_scaling_keeps_the_ratios_of_the_features_and_dead_ones_at_zero() -> None:
+    x = clusters(200).x * np.array([0, 1e-4, 1, 10] * 4, np.float32)
+    np.testing.assert_allclose(Scaling(x)(x), scaled(x), rtol=1e-4, atol=1e-6)
+    assert (Scaling(x)(x).std(0)[::4] == 0).all()
+    assert (Scaling(np.ones((5, 3), np.float32))(np.ones((5, 3), np.float32)) == 0).all()
+
+
+def test_chosen_c_is_that_of_a_double_loop_over_the_candidates_and_five_stratified_folds() -> None:
     noisy = clusters(120, spread=3.0)
-    x = StandardScaler().fit_transform(noisy.x)
-    fit_x, held_x, fit_y, held_y = train_test_split(x, noisy.y, test_size=0.25, stratify=noisy.y, random_state=0)
-    models = {c: LogisticRegression(C=c, max_iter=1000).fit(fit_x, fit_y) for c in GRID}
-    expected = {c: log_loss(held_y, model.predict_proba(held_x)) for c, model in models.items()}
-    probe = choose_and_fit(noisy, GRID[::-1], 0.25, 1000, seed=0)
+    x = scaled(noisy.x)
+    folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(x, noisy.y))
+    expected = {}
+    for c in GRID:
+        models = [LogisticRegression(C=c, max_iter=1000).fit(x[fit], noisy.y[fit]) for fit, _ in folds]
+        losses = [log_loss(noisy.y[held], m.predict_proba(x[held])) for m, (_, held) in zip(models, folds, strict=True)]
+        expected[c] = np.mean(losses)
+    probe = choose_and_fit(noisy, GRID[::-1], 1000, seed=0)
     assert list(probe.validation) == GRID
-    assert probe.validation == pytest.approx(expected)
+    assert probe.validation == pytest.approx(expected, rel=1e-3)  # each fit starts at the one before
     chosen = min(expected, key=expected.__getitem__)
     assert best(probe.validation) == chosen
     final = LogisticRegression(C=chosen, max_iter=1000).fit(x, noisy.y)
-    np.testing.assert_allclose(probe.parameters["weight"], final.coef_, rtol=1e-5)
+    np.testing.assert_allclose(
+        probe.logits(noisy.x) - probe.logits(noisy.x).mean(1, keepdims=True), final.decision_function(x), atol=1e-3
+    )
+
+
+def test_two_candidates_after_the_best_the_rest_are_left_out() -> None:
+    losses = validation_losses(clusters(120, spread=3.0), [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0], 1000, seed=0)
+    tried = list(losses)
+    assert tried.index(best(losses)) == len(tried) - 3
+    assert len(tried) < 7
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_probe_scores_raw_features_as_the_same_scikit_learn_pipeline_does(classes: int) -> None:
+def test_a_probe_scores_raw_features_as_scikit_learn_does_scaled_ones(classes: int) -> None:
     train, test = (clusters(120, classes, 3.0, seed) for seed in (0, 1))
-    probe = choose_and_fit(train, [0.1], 0.25, 1000, seed=0)
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(train.x, train.y)
-    np.testing.assert_allclose(np.exp(log_softmax(probe.logits(test.x))), pipeline.predict_proba(test.x), atol=1e-4)
+    probe = choose_and_fit(train, [0.1], 1000, seed=0)
+    both = scaled(np.concatenate([train.x, train.x]))[:120]
+    model = LogisticRegression(C=0.1, max_iter=1000).fit(both, train.y)
+    on_test = Scaling(train.x)(test.x)
+    np.testing.assert_allclose(np.exp(log_softmax(probe.logits(test.x))), model.predict_proba(on_test), atol=1e-4)
+    z = test.x @ probe.parameters["weight"].T + probe.parameters["bias"]
+    np.testing.assert_array_equal(z, probe.logits(test.x))
 
 
 def test_watching_a_fit_does_not_change_it_and_the_curve_ends_at_it() -> None:
@@ -45,7 +73,7 @@ def test_watching_a_fit_does_not_change_it_and_the_curve_ends_at_it() -> None:
     assert alone.curve == []
     assert watched.parameters["weight"].dtype == np.float32  # else it would take twice the time
     np.testing.assert_array_equal(watched.parameters["weight"], alone.parameters["weight"])
-    reference = LogisticRegression(C=0.1, max_iter=1000).fit(StandardScaler().fit_transform(train.x), train.y)
+    reference = LogisticRegression(C=0.1, max_iter=1000).fit(Scaling(train.x)(train.x), train.y)
     assert [row["split"] for row in watched.curve] == ["train", "test"] * int(reference.n_iter_[0])
     assert watched.curve[-1]["accuracy"] == scores(watched.logits(test.x), test.y)["accuracy"]
     assert watched.curve[-2]["loss"] < watched.curve[0]["loss"]
@@ -54,10 +82,10 @@ def test_watching_a_fit_does_not_change_it_and_the_curve_ends_at_it() -> None:
 def test_the_fit_reaches_the_known_optimum() -> None:
     train = clusters(200)
     probe = fit_logreg(train, 0.1, 1000)
-    x = StandardScaler().fit_transform(train.x.astype(np.float64))
+    x = scaled(train.x.astype(np.float64))
     p = np.exp(log_softmax(probe.logits(train.x).astype(np.float64)))
-    # At the optimum of C * sum(loss) + |w|^2 / 2 the gradient is zero.
-    gradient = 0.1 * (p - np.eye(4)[train.y]).T @ x + probe.parameters["weight"]
+    # At the optimum of C * sum(loss) + |w|^2 / 2 the gradient is zero; w is the weight of scaled features.
+    gradient = 0.1 * (p - np.eye(4)[train.y]).T @ x + probe.parameters["weight"] * Scaling(train.x).scale
     assert np.abs(gradient).max() < 0.05
 
 
@@ -74,33 +102,25 @@ def test_float32_reaches_the_answer_of_float64() -> None:
 def test_with_few_labels_c_is_that_of_the_first_draw() -> None:
     draws = [clusters(40, spread=3.0, seed=seed) for seed in range(3)]
     test = clusters(200, spread=3.0, seed=9)
-    chosen = [best(validation_losses(draw, GRID, 0.25, 1000, seed=0)) for draw in draws]
+    chosen = [best(validation_losses(draw, GRID, 1000, seed=0)) for draw in draws]
     assert len(set(chosen)) > 1  # else the others would not tell
-    expected = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=chosen[0], max_iter=1000))
-        .fit(draw.x, draw.y)
-        .score(test.x, test.y)
-        for draw in draws
-    ]
-    assert few_label_accuracies(draws, test, GRID, 0.25, 1000, seed=0) == pytest.approx(expected)
+    models = [LogisticRegression(C=chosen[0], max_iter=1000).fit(scaled(draw.x), draw.y) for draw in draws]
+    expected = [m.score(Scaling(draw.x)(test.x), test.y) for m, draw in zip(models, draws, strict=True)]
+    assert few_label_accuracies(draws, test, GRID, 1000, seed=0) == pytest.approx(expected)
 
 
-def test_a_split_that_cannot_hold_every_class_is_refused_in_one_line() -> None:
-    with pytest.raises(SystemExit, match=r"logreg\.validation_fraction = 0\.2: 5 training images"):
-        validation_losses(clusters(5), GRID, 0.2, 100, seed=0)
-
-
-def test_a_split_that_leaves_a_small_class_on_one_side_is_refused_too() -> None:
-    uneven = Split(np.random.default_rng(0).normal(size=(8, 3)), np.array([0] * 6 + [1] * 2))
-    with pytest.raises(SystemExit, match="a small class would be on one side only"):
-        validation_losses(uneven, GRID, 0.25, 100, seed=0)
-
-
-def test_a_validation_split_is_stratified_and_holds_every_image_once() -> None:
-    y = np.repeat([0, 1, 2], [40, 20, 20])
-    fit, held_out = validation_split(y, 0.25, seed=0)
-    assert np.bincount(y[held_out]).tolist() == [10, 5, 5]
-    assert sorted([*fit, *held_out]) == list(range(80))
+@pytest.mark.parametrize(
+    ("per_class", "folds"),
+    [([40, 20, 20], 5), ([6, 2], 2), ([2, 2, 2, 2], 2), ([500] * 50, 1), ([100] * 100, 3)],
+)  # fmt: skip
+def test_folds_hold_every_class_and_validate_on_each_image_once_or_on_5000(per_class: list[int], folds: int) -> None:
+    y = np.repeat(np.arange(len(per_class)), per_class)
+    found = validation_folds(y, seed=0)
+    assert len(found) == folds
+    assert all(sorted([*fit, *held_out]) == list(range(len(y))) for fit, held_out in found)
+    assert all(len(np.unique(y[part])) == len(per_class) for fold in found for part in fold)
+    validated = np.concatenate([held_out for _, held_out in found])
+    assert len(np.unique(validated)) == len(validated) >= min(len(y), 5000)
 
 
 def test_labels_are_drawn_by_class_and_by_seed() -> None:

@@ -1,0 +1,129 @@
+"""Minutes and accuracy of SimCLR the textbook's way, with lightly's components and ours: does the speed cost quality?
+
+    python -m benchmarks.time_to_accuracy IMAGES EPOCHS
+
+All three train the same network from the same weights on the same first IMAGES of data/unlabelled.safetensors, with the
+same optimizer and schedule (params.yaml), one after the other. Their frozen features of the labelled images are probed
+alike. So `download` decides which images these are: `dvc exp run -S data=folder ...`, or `dvc repro download`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm import tqdm
+
+from benchmarks import lightly_simclr, textbook
+from benchmarks.verify import processor
+from stages.features.extraction import extract
+from stages.files.params import load_params
+from stages.files.tensors import read_tensors
+from stages.pretrain import random_stream, set_up, train_epoch
+from stages.probing.logreg import choose_and_fit
+from stages.probing.probe import Split
+from stages.probing.scores import interval, scores
+from stages.simclr.augmentation import augment
+from stages.simclr.encoder import Encoder
+from stages.simclr.model import SimCLR
+
+DEVICE = textbook.DEVICE
+PARAMS = load_params()
+
+State = dict[str, Tensor]  # of an encoder, under torchvision's names
+Epoch = Callable[[int, Optimizer], object]
+
+
+def main() -> None:
+    try:
+        count, epochs = map(int, sys.argv[1:])
+    except ValueError:
+        sys.exit("usage: python -m benchmarks.time_to_accuracy IMAGES EPOCHS")
+    images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count].clone()
+    labelled = read_tensors(Path("data/labelled.safetensors"))[0]
+    start = read_tensors(Path("data/resnet18.safetensors"))[0]
+    print(f"{processor()}; {len(images)} images, {epochs} epochs; {date.today()}\n")
+    print("| | minutes of training | first classes | all classes |\n|---|---:|---:|---:|")
+    print("| untrained | 0.0 |", probed(start, labelled))
+    # Ours last: it sets up PyTorch and the allocator, and the others must not profit from that.
+    for name, way in (("textbook", the_textbooks), ("lightly's components", lightlys), ("ours", ours)):
+        torch.manual_seed(PARAMS.seed)
+        began = time.perf_counter()
+        state = way(images, start, epochs)
+        print(f"| {name} | {(time.perf_counter() - began) / 60:.1f} |", probed(state, labelled), flush=True)
+
+
+def trained(model: nn.Module, epochs: int, epoch: Epoch, fused: bool | None = None) -> None:
+    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=fused)
+    schedule = CosineAnnealingLR(optimizer, T_max=epochs, eta_min=PARAMS.lr / 50)
+    for number in tqdm(range(1, epochs + 1), unit=" epochs"):
+        epoch(number, optimizer)
+        schedule.step()
+
+
+def all_of(steps: Iterator[None]) -> None:
+    for _ in steps:
+        pass
+
+
+def the_textbooks(images: Tensor, start: State, epochs: int) -> State:
+    model = textbook.network()
+    model.load_state_dict(
+        {name: start[name] for name in model.state_dict() if name in start and "fc" not in name}, strict=False
+    )
+    trained(model, epochs, lambda _, opt: all_of(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
+    return model.state_dict()
+
+
+def lightlys(images: Tensor, start: State, epochs: int) -> State:
+    model = lightly_simclr.SimCLR()
+    backbone = dict(zip(model.backbone.state_dict(), (name for name in start if "fc" not in name), strict=True))
+    model.backbone.load_state_dict({theirs: start[name] for theirs, name in backbone.items()})
+    model.to(DEVICE)
+    trained(model, epochs, lambda _, opt: all_of(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
+    return {name: model.backbone.state_dict()[theirs] for theirs, name in backbone.items()}
+
+
+def ours(images: Tensor, start: State, epochs: int) -> State:
+    set_up()
+    model = SimCLR(PARAMS.stem, PARAMS.projection_dim)
+    model.encoder.load_torchvision(start)
+    model.to(DEVICE)
+    on_device, view = images.to(DEVICE), partial(augment, **PARAMS.augment.model_dump())
+
+    def epoch(number: int, optimizer: Optimizer) -> None:
+        stream = random_stream(PARAMS.seed, number, DEVICE)
+        order = torch.randperm(len(images), generator=stream, device=DEVICE)
+        batches = order[: len(order) // PARAMS.batch_size * PARAMS.batch_size].split(PARAMS.batch_size)
+        train_epoch(model, on_device, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
+
+    trained(model, epochs, epoch, fused=True)
+    return model.encoder.state_dict()
+
+
+def probed(state: State, labelled: dict[str, Tensor]) -> str:
+    """Cells: the test accuracy of logistic regression on the first classes and on all, with its 95 % interval."""
+    encoder = Encoder(PARAMS.stem)
+    encoder.load_torchvision({name: tensor.cpu() for name, tensor in state.items()})
+    train, test = (
+        Split(extract(encoder, labelled[f"{part}_images"], DEVICE).numpy(), labelled[f"{part}_fine"].numpy())
+        for part in ("train", "test")
+    )
+    cells = []
+    for classes in (PARAMS.first_classes, int(train.y.max()) + 1):
+        fitted = choose_and_fit(train.first(classes), PARAMS.logreg.C, PARAMS.logreg.max_iter, PARAMS.seed)
+        tested = test.first(classes)
+        accuracy = scores(fitted.logits(tested.x), tested.y)["accuracy"]
+        low, high = interval(accuracy, len(tested.y))
+        cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+    return f"{' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
