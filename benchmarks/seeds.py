@@ -42,12 +42,15 @@ def over_seeds(shown: pd.DataFrame, params: list[str], metrics: list[str]) -> pd
         sys.exit(f"{unknown[0]}: is not in that table; {USAGE}")
     succeeded = shown["State"].isna() | (shown["State"] == "Success") if "State" in shown else True
     runs = shown[(shown["rev"] != "workspace") & succeeded].drop_duplicates(params)
-    runs = runs[runs[metrics].notna().all(axis=1)]
+    runs = runs[runs[metrics].notna().any(axis=1)]
+    if runs.empty:
+        sys.exit(f"no run in that table has succeeded; {USAGE}")
     setting = [name for name in params if name != "seed"]
     differing = [name for name in setting if runs[name].nunique(dropna=False) > 1]
     tables = []
     for _, group in runs.groupby(setting, sort=False, dropna=False):
-        found = group[metrics].astype(float).agg(["mean", "std", "min", "max"]).T.rename_axis("metric").reset_index()
+        values = group[metrics].dropna(axis=1, how="all").astype(float)  # of a folder there may be no superclasses
+        found = values.agg(["mean", "std", "min", "max"]).T.rename_axis("metric").reset_index()
         tables.append(found.assign(seeds=len(group), **group[differing].iloc[0]))
     columns = [*differing, "metric", "seeds", "mean", "std", "min", "max"]
     return pd.concat(tables, ignore_index=True)[columns]

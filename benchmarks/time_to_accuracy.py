@@ -2,9 +2,10 @@
 
     python -m benchmarks.time_to_accuracy IMAGES EPOCHS
 
-All three train the same network from the same weights on the same first IMAGES of data/unlabelled.safetensors, with the
-same optimizer and schedule (params.yaml), one after the other. Their frozen features of the labelled images are probed
-alike. So `download` decides which images these are: `dvc exp run -S data=folder ...`, or `dvc repro download`.
+All three train the same encoder from the same weights, under a head as each writes it, on the same first IMAGES of
+data/unlabelled.safetensors, with the same optimizer and schedule (params.yaml), one after the other. Their frozen
+features of the labelled images are probed alike. `download` decides which images these are: `dvc repro download`,
+or all of `dvc exp run -S data=folder -S folder=...`.
 """
 
 import sys
@@ -45,6 +46,8 @@ def main() -> None:
         count, epochs = map(int, sys.argv[1:])
     except ValueError:
         sys.exit("usage: python -m benchmarks.time_to_accuracy IMAGES EPOCHS")
+    if PARAMS.stem != "imagenet":
+        sys.exit(f"params.yaml: stem = {PARAMS.stem}: the others have torchvision's; only with stem = imagenet")
     images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count].clone()
     labelled = read_tensors(Path("data/labelled.safetensors"))[0]
     start = read_tensors(Path("data/resnet18.safetensors"))[0]

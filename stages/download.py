@@ -49,7 +49,7 @@ def main() -> None:
         f"{len(dataset.test.images)} test images of {len(dataset.fine_names)} classes"
     )
     if seen.any():
-        print(f"{seen.sum()} test images have the pixels of a training image or of another test image")
+        print(f"{seen.sum()} test images have the pixels of a training image or of an earlier test image")
 
 
 def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:

@@ -208,7 +208,9 @@ def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> li
     for (probe, classes), rows in tested.groupby(["probe", "classes"], sort=False):
         if (rows.accuracy_low <= rows.majority).all():
             share = rows.majority.iloc[0]
-            lines.append(f"{probe}, {classes}: no encoder is better than the most frequent class alone ({share:.1%})")
+            lines.append(
+                f"{probe}, {classes}: no encoder is shown to be better than the most frequent class ({share:.1%})"
+            )
     return lines
 
 

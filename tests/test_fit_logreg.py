@@ -174,7 +174,7 @@ def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_righ
     choice = pd.DataFrame({"classes": ["all"], "encoder": "simclr", "C": 1.0, "chosen": 1})
     assert stage.warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
         "logreg, all, simclr: C = 1 is at the edge of logreg.C; a wider range may be better",
-        f"logreg, all: no encoder is better than the most frequent class alone ({row['majority']:.1%})",
+        f"logreg, all: no encoder is shown to be better than the most frequent class ({row['majority']:.1%})",
     ]
     assert stage.warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
 

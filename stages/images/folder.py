@@ -95,14 +95,14 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
         sys.exit(f"{shown}: is not a file")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows = list(csv.reader(opened, strict=True))
+            rows = [[name.strip() for name in row] for row in csv.reader(opened, strict=True) if row]
     except (OSError, UnicodeError, csv.Error) as error:
         sys.exit(f"{shown}: cannot be read ({one_line(error)})")
     if not rows or rows[0] != ["class", "superclass"]:
         sys.exit(f"{shown}: its first line must be: class,superclass")
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(name and name.isprintable() for name in row):
-            sys.exit(f"{shown}: line {number} must have two names, of a class and of its superclass")
+            sys.exit(f"{shown}: row {number} must have two names, of a class and of its superclass")
     found = dict(rows[1:])
     if len(found) < len(rows) - 1:
         sys.exit(f"{shown}: a class is named twice")

@@ -4,7 +4,7 @@ An image is a blotchy texture in three inks, a light, a dark and a middle one, a
 the hue of the light ink and the hue of the dark one: 10 times 10 are the 100 fine classes. The middle ink has the
 opposite of their colours, so that the colours of every class add up to gray, at every pixel: a linear probe of pixels,
 which sees little but means, finds little. What tells is which colour is light and which is dark, a product.
-A superclass is the hue halfway between the two inks, and whether they are near to each other or far apart.
+A superclass is the hue by which the light ink differs from the dark one, and whether by little or by much.
 Place, size and form of the blotches, saturation, brightness, contrast and noise vary freely.
 
 A random crop keeps the inks (every part of an image shows all three), and the colour distortion changes the same things
@@ -43,17 +43,18 @@ def dark_of(fine: Tensor) -> Tensor:
 
 
 def superclass_of(fine: Tensor) -> Tensor:
-    """The hue halfway on the way up from the dark one to the light one, and 10 more where these are far apart.
+    """The hue by which the light ink differs from the dark one, to half a step, and 10 more where it is by much.
 
-    A quarter of the circle before the hue by which light areas differ from dark ones. Five classes in each.
+    It is a quarter of the circle after the hue halfway on the way up from the dark one to the light one, also where
+    both are the same and nothing differs. Five classes in each.
     """
     way = (light_of(fine) - dark_of(fine)) % len(HUES)
     halfway = (2 * light_of(fine) - way) % (2 * len(HUES)) // 2
-    return halfway + len(HUES) * ((way > 2) & (way < 8))
+    return (halfway + 3) % len(HUES) + len(HUES) * ((way > 2) & (way < 8))
 
 
 FINE_NAMES = [f"{HUES[light]} and dark {HUES[dark]}" for light, dark in zip(light_of(FINE), dark_of(FINE), strict=True)]
-COARSE_NAMES = [f"{spread} {hue}" for spread in ("near", "far") for hue in HUES]
+COARSE_NAMES = [f"{by}more {hue}" for by in ("", "much ") for hue in HUES]  # than the dark ink
 COARSE_OF_FINE = superclass_of(FINE)
 
 

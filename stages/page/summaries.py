@@ -54,33 +54,41 @@ def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, 
 
 
 def answer(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame) -> str:
-    """What the run has shown, in a sentence or two: all classes, logistic regression, SimCLR and the best control.
+    """What the run has shown, in a sentence or two: logistic regression of all classes, SimCLR and the best control.
 
-    A difference counts where its paired 95 % interval does not hold zero. Few labels are said to be enough where in
-    every draw of them SimCLR's features did at least what the control's did with all.
+    A difference counts where its paired 95 % interval does not hold zero. Few labels are said to be enough where with
+    so many and with more of them SimCLR was in every draw at least as good as the control with all labels, and the
+    control itself in no draw.
     """
-    tested = scores[(scores.probe == "logreg") & (scores.classes == "all") & (scores.split == "test")]
-    accuracy = tested.set_index("encoder").accuracy
+    of_all = scores[(scores.probe == "logreg") & (scores.classes == "all")].set_index(["split", "encoder"])
+    accuracy = of_all.loc["test"].accuracy
     control = accuracy.drop("simclr").idxmax()
     found = gains[(gains.probe == "logreg") & (gains.classes == "all")].set_index("control").loc[control]
-    labels = efficiency.images_per_class.max()
-    best = IN_A_SENTENCE[control]
-    both = (
-        f"{100 * accuracy.simclr:.1f} % of the test images against {100 * accuracy[control]:.1f} %, "
-        f"{points(found.gain)} points (95 % interval {points(found.gain_low)} to {points(found.gain_high)})"
+    best, labels = IN_A_SENTENCE[control], int(of_all.loc[("train", "simclr"), "images"])
+    right = (
+        f"logistic regression on SimCLR's features is right for {100 * accuracy.simclr:.1f} % of the test images, "
+        f"against {100 * accuracy[control]:.1f} %: {points(found.gain)} points "
+        f"(95 % interval {points(found.gain_low)} to {points(found.gain_high)})."
     )
-    if found.gain_low > 0:
-        ours = efficiency[efficiency.encoder == "simclr"].groupby("images_per_class").accuracy.min()
-        enough = ours.index[ours >= accuracy[control]].min()
-        few = f"With {enough} labelled images of each class, SimCLR's features do what {best} need {labels} for. "
-        return (few if enough < labels else "") + (
-            f"With all {labels} of each class, SimCLR's features classify {both}."
-        )
     if found.gain_high < 0:
-        said = f"{best.capitalize()} are better than SimCLR's features"
+        said = f"{best[0].upper()}{best[1:]} are better than SimCLR's features: with all"
+    elif found.gain_low <= 0:
+        said = f"Between SimCLR's features and {best} these test images show no difference: with all"
     else:
-        said = f"Between SimCLR's features and {best} these test images show no difference"
-    return f"{said}: with all {labels} labels of each class, SimCLR's classify {both}."
+        enough = _enough(efficiency, accuracy, control)
+        few = f"With {enough} labelled images of each class SimCLR's features do what {best} need all for. "
+        said = f"{few if enough else ''}With all"
+    return f"{said} {labels} labelled images, {right}"
+
+
+def _enough(efficiency: pd.DataFrame, accuracy: pd.Series, control: str) -> int | None:
+    """How few labelled images of each class are enough for SimCLR to do what a control needs all for."""
+    drawn = efficiency[efficiency.images_per_class < efficiency.images_per_class.max()]
+    draws = drawn.groupby(["encoder", "images_per_class"]).accuracy.agg(["min", "max"])
+    if drawn.empty or (draws.loc[control, "max"] >= accuracy[control]).any():
+        return None
+    worst = draws.loc["simclr", "min"]
+    return next((int(count) for count in worst.index if (worst.loc[count:] >= accuracy[control]).all()), None)
 
 
 def points(share: float) -> str:

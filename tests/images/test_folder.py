@@ -68,7 +68,7 @@ def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
 def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
     shutil.copytree(root / "train/ant", root / "train/cow")
     shutil.copytree(root / "test/ant", root / "test/cow")
-    (root / "superclasses.csv").write_text("class,superclass\ncow,mammal\nbee,insect\nant,insect\ndog,mammal\n")
+    (root / "superclasses.csv").write_text("class,superclass\ncow,mammal\nbee,insect \n\n ant,insect\ndog,mammal\n\n")
     dataset = load_folder(root)
     assert (dataset.fine_names, dataset.coarse_names) == (["ant", "bee", "cow"], ["insect", "mammal"])
     assert dataset.train.coarse.tolist() == [0] * 6 + [1] * 3
@@ -80,8 +80,8 @@ def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
     [
         (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
         (b"", "its first line must be"),
-        (b"class,superclass\nant,insect\nbee\n", "line 3 must have two names"),
-        (b"class,superclass\nant,insect\nbee,\n", "line 3 must have two names"),
+        (b"class,superclass\nant,insect\nbee\n", "row 3 must have two names"),
+        (b"class,superclass\nant,insect\nbee,\n", "row 3 must have two names"),
         (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
         (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
         (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),

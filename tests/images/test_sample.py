@@ -1,6 +1,7 @@
 """The embedded sample."""
 
 import colorsys
+import math
 
 import numpy as np
 import pytest
@@ -31,16 +32,17 @@ def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_t
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_a_superclass_is_five_classes_that_are_near_or_far_and_halfway_between_the_same_hues() -> None:
+def test_a_superclass_is_five_classes_whose_light_ink_differs_from_the_dark_one_by_the_same_hue() -> None:
     assert torch.bincount(COARSE_OF_FINE).tolist() == [5] * 20
     assert len(set(FINE_NAMES)) == 100
     for name, coarse in zip(FINE_NAMES, COARSE_OF_FINE, strict=True):
-        light, dark = (HUES.index(hue) for hue in name.split(" and dark "))
-        spread, halfway = COARSE_NAMES[coarse].split()
-        way = (light - dark) % 10
-        assert spread == ("near" if min(way, 10 - way) <= 2 else "far")
-        # On the way up from the dark hue to the light one; of an odd number of steps the lower middle.
-        assert (dark + way // 2) % 10 == HUES.index(halfway)
+        light, dark = (hue_to_rgb(torch.tensor([HUES.index(hue) / 10])) for hue in name.split(" and dark "))
+        difference = light - dark
+        superclass = COARSE_NAMES[coarse]
+        assert (difference.norm().item() > 1.4) == superclass.startswith("much")  # inks are of length 1
+        named = hue_to_rgb(torch.tensor([HUES.index(superclass.split()[-1]) / 10]))
+        if difference.norm() > 0:  # within half a step of the circle
+            assert torch.cosine_similarity(difference, named) > math.cos(math.pi / 10) - 1e-5
 
 
 def test_the_first_ten_classes_differ_in_both_hues() -> None:
