@@ -5,6 +5,7 @@ The colours are Okabe and Ito's, which colour-blind readers can tell apart; line
 Shapes: N images of H x W pixels.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#00000
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
 GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
+LETTERS = 28  # that fit above an image
 SIZE = (5.6, 3.7)  # inches, of one panel
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
@@ -215,13 +217,14 @@ def draw_mistakes(mistakes: pd.DataFrame, images: np.ndarray) -> Figure:
     """The wrong test images with what they show and what the probe said. images (N, H, W, 3) uint8, all of them."""
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(1.75 * columns, 2.05 * rows), layout="constrained")
+    figure = Figure(figsize=(1.9 * columns, 2.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()
     for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
         _picture(axis, images[wrong.image])
-        axis.set_title(f"{wrong.actual}\nnot {wrong.predicted} ({100 * wrong.confidence:.0f} %)", fontsize=9)
+        lines = (wrong.actual, f"not {wrong.predicted}", f"({100 * wrong.confidence:.0f} % sure)")
+        axis.set_title("\n".join(textwrap.fill(line, LETTERS) for line in lines), fontsize=8)
     return figure
 
 
