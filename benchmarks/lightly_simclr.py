@@ -5,7 +5,6 @@ At the source experiment's settings: strength of the colour distortion, pixels i
 
 from collections.abc import Iterator
 
-import torch
 import torchvision
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.textbook import DEVICE
+
 WORKERS = 2
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class TwoViews(Dataset[list[Tensor]]):

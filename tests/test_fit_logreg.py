@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from stages import fit_logreg as stage
 from stages.files.tensors import read_tensors, write_tensors
 from stages.fit_logreg import tasks_of
+from stages.probing.tables import score_row, warnings_of
 from tests.probing.data import clusters
 from tests.repository import ROOT
 
@@ -167,16 +168,16 @@ def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_righ
     stream = np.random.default_rng(0)
     y = (stream.random(400) < 0.05).astype(int)
     z = np.stack([np.full(400, 3.0), stream.normal(size=400)], 1).astype(np.float32)
-    row = {"probe": "logreg", "classes": "all", "encoder": "simclr"} | stage.score_row("test", z, y, y)
+    row = {"probe": "logreg", "classes": "all", "encoder": "simclr"} | score_row("test", z, y, y)
     assert row["accuracy"] > 0.9
     assert row["majority"] == (y == 0).mean()
     assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, z.argmax(1)))
     choice = pd.DataFrame({"classes": ["all"], "encoder": "simclr", "C": 1.0, "chosen": 1})
-    assert stage.warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
+    assert warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
         "logreg, all, simclr: C = 1 is at the edge of logreg.C; a wider range may be better",
         f"logreg, all: no encoder is shown to be better than the most frequent class ({row['majority']:.1%})",
     ]
-    assert stage.warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
+    assert warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
 
 
 def test_features_that_are_all_the_same_are_refused_in_one_line(

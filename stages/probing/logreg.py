@@ -21,7 +21,7 @@ class Scaling:
     """x -> (x - mean) / scale, with one scale for all features: the mean squared norm becomes D.
 
     Not a scale for each feature: that would blow up the features of an untrained network that are dead or nearly
-    constant (8 points of accuracy on the sample's first ten classes; issue 15).
+    constant (8 points of accuracy on an earlier sample; issue 15).
     """
 
     def __init__(self, x: np.ndarray) -> None:
