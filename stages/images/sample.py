@@ -8,7 +8,8 @@ A superclass is the hue by which the light ink differs from the dark one, and wh
 Place, size and form of the blotches, saturation, brightness, contrast and noise vary freely.
 
 A random crop keeps the inks (every part of an image shows all three), and the colour distortion changes the same things
-that vary here, which is why SimCLR can learn something on it: the sample was made for that.
+that vary here, which is why SimCLR can learn something on it: the sample was made for that. Its settings were chosen on seeds 3 and
+4, never on the default one.
 """
 
 import math
@@ -21,7 +22,7 @@ from stages.images.sizes import SAMPLE
 
 CHUNK = 1024  # images drawn at once
 WAVES = 24  # a texture is the sum of so many plane waves
-WAVE_NUMBERS = (0.6, 1.05)  # radians a pixel: blotches are three to five pixels wide
+WAVE_NUMBERS = (0.45, 0.8)  # radians a pixel: blotches are four to seven pixels wide
 EDGE = 6.0  # how sharp the edges of the blotches are
 THIRD = 0.455  # with such edges, of a field that is about normal, a third is light and a third is dark
 
@@ -91,14 +92,14 @@ def _draw_chunk(fine: Tensor, stream: Generator) -> Tensor:
     field = (along_x[:, :, None, :] + along_y[:, :, :, None]).cos_().sum(1, keepdim=True) * math.sqrt(2 / WAVES)
 
     light, dark = torch.sigmoid(EDGE * (field - THIRD)), torch.sigmoid(EDGE * (-field - THIRD))  # (N, 1, H, W)
-    saturation = uniform(0.17, 0.36, 1)
+    saturation = uniform(0.25, 0.36, 1)
     light_ink, dark_ink = (
         (hue_to_rgb(hue / len(HUES)) * saturation)[:, :, None, None] for hue in (light_of(fine), dark_of(fine))
     )
     middle_ink = -light_ink - dark_ink
-    brightness, contrast = uniform(0.4, 0.6, 1, 1, 1), uniform(0.1, 0.22, 1, 1, 1)
+    brightness, contrast = uniform(0.45, 0.55, 1, 1, 1), uniform(0.18, 0.28, 1, 1, 1)
     image = brightness + light * (light_ink + contrast) + dark * (dark_ink - contrast) + (1 - light - dark) * middle_ink
-    image += torch.randn(count, 3, SIDE, SIDE, generator=stream) * 0.03
+    image += torch.randn(count, 3, SIDE, SIDE, generator=stream) * 0.02
     return (image * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
