@@ -25,6 +25,7 @@ test: .venv/installed
 bench: .venv/installed
 	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[bench]'
 	.venv/bin/python -m benchmarks.bench
+	.venv/bin/python -m benchmarks.scaling
 
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv

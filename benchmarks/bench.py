@@ -40,6 +40,7 @@ from stages.probing.probe import Split
 from stages.simclr.augmentation import augment
 from stages.simclr.encoder import Encoder
 from stages.simclr.model import SimCLR
+from stages.simclr.parallel import synchronise_batch_norm
 
 ROUNDS = 3
 PARTS = ("augmentation", "forward", "backward", "optimizer")
@@ -173,6 +174,7 @@ def train(
     images = unlabelled().to(DEVICE)
     torch.manual_seed(PARAMS.seed)
     model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
+    synchronise_batch_norm(model)
     optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
     stream = random_stream(PARAMS.seed, 1, DEVICE)
     batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream, device=DEVICE).unbind()

@@ -70,7 +70,8 @@ def check_arithmetic(threads: int, same_bytes: bool) -> None:
     from threadpoolctl import threadpool_info
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores > threads:
+    # torchrun says how many processes this machine has; each would give the same advice.
+    if "LOCAL_WORLD_SIZE" not in os.environ and cores > threads:
         print(f"{threads} of {cores} cores; `-S threads={cores}` is faster and gives another result")
     if not same_bytes:
         return

@@ -37,6 +37,8 @@ def mistakes(params: Params, sizes: Sizes) -> list[str]:
             f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
             "(one to train on, one held out); take a smaller batch or add images"
         )
+    if params.batch_size % params.processes:
+        found.append(f"batch_size = {params.batch_size}: does not divide by the {params.processes} processes of launch")
     return found
 
 

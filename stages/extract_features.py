@@ -26,10 +26,11 @@ from stages.features.extraction import extract
 from stages.features.maps import tsne
 from stages.features.pixels import pixel_components
 from stages.files.inputs import inputs_must_not_change
-from stages.files.params import load_params
+from stages.files.params import Params, load_params
 from stages.files.tensors import read_tensors, write_tensors
 from stages.files.writing import require_room, write_table
 from stages.simclr.encoder import FEATURES, Encoder
+from stages.simclr.parallel import processes, rank
 
 SPLITS = ("train", "test")
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse", "test_seen")
@@ -39,7 +40,11 @@ MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds 
 def main() -> None:
     params = load_params()
     check_arithmetic(params.threads, params.same_bytes)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with processes() as device:
+        extract_features(params, device)
+
+
+def extract_features(params: Params, device: torch.device) -> None:
     labelled, names = read_tensors(Path("data/labelled.safetensors"))
     train, test = (labelled[f"{split}_images"] for split in SPLITS)
 
@@ -52,14 +57,16 @@ def main() -> None:
 
     # Once more in DVC's cache.
     require_room(Path("data"), 2 * 4 * FEATURES * (len(train) + len(test)) * (1 + len(encoders)))
-    features = {"pixels": pixel_components(train, test, FEATURES)}
-    for name, encoder in encoders.items():
-        features[name] = extract(encoder, train, device), extract(encoder, test, device)
-        if not all(bool(h.isfinite().all()) for h in features[name]):
+    features = {name: (extract(each, train, device), extract(each, test, device)) for name, each in encoders.items()}
+    if rank() > 0:  # the processes share the encoders' work alone
+        return
+    for name, both in features.items():
+        if not all(bool(h.isfinite().all()) for h in both):
             advice = (
                 "pretrain again, with a smaller lr" if name == "simclr" else "`dvc repro -f download` makes it anew"
             )
             sys.exit(f"features of the encoder {name} are no numbers; {advice}")
+    features = {"pixels": pixel_components(train, test, FEATURES)} | features
     tensors = {f"{split}_{name}": h for name, both in features.items() for split, h in zip(SPLITS, both, strict=True)}
     labels = {name: labelled[name] for name in LABELS}
     write_tensors(Path("data/features.safetensors"), tensors | labels, {"encoders": list(features), **names})

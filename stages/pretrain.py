@@ -35,6 +35,16 @@ from stages.simclr.checkpoint import Checkpoint, History, resumable
 from stages.simclr.health import contrastive_metrics, embedding_health
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.model import SimCLR
+from stages.simclr.parallel import (
+    gather,
+    must_agree,
+    processes,
+    rank,
+    share,
+    sum_gradients,
+    synchronise_batch_norm,
+    world,
+)
 
 HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
 HEALTH_IMAGES = 4096
@@ -48,17 +58,22 @@ Metrics = dict[str, Tensor]  # scalars of one step, left on the device
 
 
 def main() -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     params = load_params()
     check_arithmetic(params.threads, params.same_bytes)
     set_up()
-    machine = {"torch": torch.__version__, "device": str(device)}
-    with resumable(fingerprints("pretrain") | machine) as checkpoint, inputs_must_not_change("pretrain"):
-        pretrain(params, device, checkpoint)
+    with processes() as device:
+        inputs = fingerprints("pretrain") | {"torch": torch.__version__, "device": device.type}
+        must_agree(inputs)
+        if params.batch_size % world():
+            sys.exit(f"params.yaml: batch_size = {params.batch_size}: does not divide by the {world()} processes")
+        run = inputs | {"processes": str(world())}
+        with resumable(run) as checkpoint, inputs_must_not_change("pretrain"):
+            pretrain(params, device, checkpoint)
 
 
 def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.seed)
+    first = rank() == 0  # the process that writes
 
     images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
     train, held_out = split(len(images), params.batch_size, random_stream(params.seed, 0, device))
@@ -68,18 +83,22 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     model.encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
     # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
     size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
-    for place in (Path("models"), checkpoint.path):
-        require_room(place, 10 * size)
-    write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict())
+    if first:
+        for place in (Path("models"), checkpoint.path):
+            require_room(place, 10 * size)
+        write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict())
     model.to(device)
+    synchronise_batch_norm(model)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
     # It reaches a fiftieth after the last epoch, which itself trains at more: of 25 epochs at a 42nd.
     schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
 
     # Every epoch draws from a generator of its own, so that no generator needs to be kept.
     history = checkpoint.restore(model=model, optimizer=optimizer, schedule=schedule)
-    publish(history)
-    with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=None) as progress:
+    if first:
+        publish(history)
+    silent = None if first else True  # None: where there is no terminal
+    with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=silent) as progress:
         progress.update(len(history) * len(train))
         for epoch in range(len(history) + 1, params.epochs + 1):
             stream = random_stream(params.seed, epoch, device)
@@ -94,14 +113,17 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
             fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
             history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})
             schedule.step()
-            checkpoint.save(history, model=model, optimizer=optimizer, schedule=schedule)
-            publish(history)
-            progress.write(
-                f"epoch {epoch}/{params.epochs}: loss {fitted['loss']:.3f}, held-out {scored['loss']:.3f}; "
-                f"top-1 {fitted['top1']:.1%}, held-out {scored['top1']:.1%}"
-            )
-            sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
+            if first:
+                checkpoint.save(history, model=model, optimizer=optimizer, schedule=schedule)
+                publish(history)
+                progress.write(
+                    f"epoch {epoch}/{params.epochs}: loss {fitted['loss']:.3f}, held-out {scored['loss']:.3f}; "
+                    f"top-1 {fitted['top1']:.1%}, held-out {scored['top1']:.1%}"
+                )
+                sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
 
+    if not first:
+        return
     write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict())
     shown = images[train[:SHOWN_IMAGES]]
     write_tensors(Path("data/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
@@ -159,11 +181,15 @@ def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tenso
     return order[held_out : held_out + train], order[:held_out]
 
 
-def embed(model: nn.Module, images: Tensor, view: View, stream: Generator) -> Tensor:
-    """Two views of each image in one forward pass: (B, H, W, 3) uint8 -> z (V, P), all first views, then all second."""
-    views = view(images.repeat(2, 1, 1, 1), stream)
+def embed(model: nn.Module, images: Tensor, batch: Tensor, view: View, stream: Generator) -> Tensor:
+    """Two views of each image in one forward pass, all first views, then all second.
+
+    images: (N, H, W, 3) uint8; batch: (B,) indices. Returns z (V, P); each process computes its share of the rows.
+    """
+    views = view(images[share(batch.repeat(2))], stream)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
-        return model(views.contiguous(memory_format=torch.channels_last))
+        z = model(views.contiguous(memory_format=torch.channels_last))
+    return gather(z)
 
 
 def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
@@ -187,8 +213,9 @@ def train_epoch(
     model.train()
     steps = []
     for batch in batches:
-        loss, metrics = contrast(embed(model, images[batch], view, stream), temperature)
+        loss, metrics = contrast(embed(model, images, batch, view, stream), temperature)
         loss.backward()
+        sum_gradients(model)
         optimizer.step()
         optimizer.zero_grad()
         steps.append(metrics)  # as tensors on the device: reading them here would wait for every step
@@ -205,7 +232,7 @@ def evaluate(
     In the first epochs these statistics lag behind the weights, which is why the held-out loss begins so high.
     """
     model.eval()
-    embedded = [embed(model, images[batch], view, stream) for batch in batches]
+    embedded = [embed(model, images, batch, view, stream) for batch in batches]
     first, second = (torch.cat(views) for views in zip(*(z.float().chunk(2) for z in embedded), strict=True))
     # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
     health = embedding_health(*(z[:HEALTH_IMAGES].cpu().numpy() for z in (first, second)))

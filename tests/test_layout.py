@@ -20,7 +20,10 @@ PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / name for name in ("README.md", "stages/README.md", "benchmarks/README.md", "tests/README.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "stages/README.md", "stages/HOSTS.md", "benchmarks/README.md", "tests/README.md")
+]
 SCRIPTS = {f"stages/{stage.replace('-', '_')}.py" for stage in STAGES}
 SET_UP = "stages/__init__.py"  # imported before every other module
 
@@ -97,8 +100,9 @@ def test_params_are_exactly_those_that_the_script_reads(stage: str) -> None:
     assert set(STAGES[stage].get("params", [])) == params_read(ROOT / f"stages/{stage.replace('-', '_')}.py")
 
 
-def test_every_parameter_is_read_by_some_stage_and_commented() -> None:
-    assert set().union(*(stage.get("params", []) for stage in STAGES.values())) == set(PARAMS)
+def test_every_parameter_is_read_by_some_stage_or_its_command_and_commented() -> None:
+    in_commands = {name for stage in STAGES.values() for name in re.findall(r"\$\{(\w+)\}", stage["cmd"])}
+    assert in_commands.union(*(stage.get("params", []) for stage in STAGES.values())) == set(PARAMS)
     for line in (ROOT / "params.yaml").read_text().splitlines():
         if line and not line.startswith("#") and not line.endswith(":"):
             assert "#" in line, line

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from stages.simclr.encoder import FEATURES
+from stages.simclr.parallel import rank, total, world
+
 BATCH = 512
 
 
@@ -30,7 +33,14 @@ def folded(encoder: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are."""
+    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are.
+
+    Several processes take the batches in turn, so that each is computed alike, however many there are.
+    """
     frozen = folded(encoder).to(device)
-    batches = tqdm(images.split(BATCH), unit=" batches", disable=None, leave=False)
-    return torch.cat([frozen(batch.to(device).permute(0, 3, 1, 2)).cpu() for batch in batches])
+    features = torch.zeros(len(images), FEATURES)
+    batches = tqdm(range(0, len(images), BATCH)[rank() :: world()], unit=" batches", disable=None, leave=False)
+    for start in batches:
+        batch = images[start : start + BATCH].to(device)
+        features[start : start + BATCH] = frozen(batch.permute(0, 3, 1, 2)).cpu()
+    return total(features)

@@ -3,6 +3,8 @@
 `load_params` is what stages call. A mistake in the file ends the stage with one line per wrong key and exit status 1.
 """
 
+import math
+import re
 import reprlib
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Several = Annotated[int, Field(ge=2, lt=2**31)]
 # No system has a file of such a name.
+# What dvc.yaml puts before `-m stages.pretrain`: Python, or torchrun with its options.
+LAUNCH = "^(python|torchrun( -[^ ]+)*)$"
 PathText = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"^[^\x00]+$")]
 
 
@@ -55,9 +59,12 @@ class Linear(_Section):
 
 
 class Params(_Section):
+    """All of params.yaml."""
+
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     threads: Count
     same_bytes: bool
+    launch: Annotated[str, Field(pattern=LAUNCH)]
     data: Literal["sample", "cifar", "folder"]
     folder: PathText
     mirror: PathText | None
@@ -76,6 +83,12 @@ class Params(_Section):
     logreg: Logreg
     linear: Linear
     neighbours: Count
+
+    @property
+    def processes(self) -> int:
+        """How many `launch` starts, as far as it says so in numbers."""
+        numbers = re.findall(r"--n(?:proc[-_]per[-_]node|nodes)=([1-9]\d*)", self.launch)
+        return math.prod(map(int, numbers))
 
 
 def load_params(file: Path = FILE) -> Params:

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from stages.simclr.parallel import share, world
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
 CROP_TRIES = 10  # torchvision's RandomResizedCrop
 JITTER_PROBABILITY = 0.8
@@ -34,7 +36,7 @@ def _happens(count: int, probability: float, generator: Generator) -> Tensor:
     return torch.rand(count, device=generator.device, generator=generator) < probability
 
 
-def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tensor, ...]:
     """left, top, width, height (each (count,)) of random boxes in the unit square.
 
     Area uniform in [min_area, 1] and the logarithm of the aspect ratio uniform in +-log(4/3); a box that does not
@@ -55,7 +57,7 @@ def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tenso
     return left, top, width, height
 
 
-def resized_crop(x: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], mirrored: Tensor) -> Tensor:
+def resized_crop(x: Tensor, boxes: tuple[Tensor, ...], mirrored: Tensor) -> Tensor:
     """Cuts each image's box (in the unit square) and scales it to H x W, bilinearly; mirrors where asked."""
     left, top, width, height = boxes
     sign = 1 - 2 * mirrored.float()
@@ -114,20 +116,24 @@ def augment(
 ) -> Tensor:
     """One random view of each image.
 
-    images: (B, H, W, 3) uint8, on the generator's device. Returns (B, 3, H, W) float32 pixels in 0..255.
+    images: (B, H, W, 3) uint8, on the generator's device; this process's share of those of all processes, for which
+    every process draws, so that no draw depends on their number. Returns (B, 3, H, W) float32 pixels in 0..255.
     min_area: smallest crop, as a share of the image; jitter: strength s of the colour distortion (appendix A: factors
     within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
     """
-    count = images.shape[0]
-    x = images.permute(0, 3, 1, 2).float()
+    count = len(images) * world()
     boxes = crop_boxes(count, min_area, generator)
-    x = resized_crop(x, boxes, _happens(count, 0.5 if flip else 0.0, generator))
+    mirrored = _happens(count, 0.5 if flip else 0.0, generator)
     # A jitter that does not happen is one of strength 0.
     strength = jitter * _happens(count, JITTER_PROBABILITY, generator)
     factors = _uniform((3, count), -0.8, 0.8, generator) * strength + 1
     brightness, contrast, saturation = factors
     saturation = torch.where(_happens(count, grayscale, generator), 0.0, saturation)
-    x = adjust_colour(x, brightness, contrast, saturation)
-    x = turn_hue(x, _uniform((count,), -0.2, 0.2, generator) * strength).clamp(0, 255)
+    turn = _uniform((count,), -0.2, 0.2, generator) * strength
     sigma = _uniform((count,), *SIGMA, generator) * _happens(count, blur, generator)
-    return blur3(x, sigma)
+
+    x = images.permute(0, 3, 1, 2).float()
+    x = resized_crop(x, tuple(map(share, boxes)), share(mirrored))
+    x = adjust_colour(x, share(brightness), share(contrast), share(saturation))
+    x = turn_hue(x, share(turn)).clamp(0, 255)
+    return blur3(x, share(sigma))

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import torch
 
 from stages.files.writing import write_bytes
+from stages.simclr.parallel import from_first, rank
 
 History = list[dict[str, Any]]  # what was measured in each epoch
 
@@ -40,10 +41,10 @@ class Checkpoint:
         self.epochs = len(history)
 
     def restore(self, **parts: Any) -> History:
-        """Loads the file into the parts and returns the history; an empty one where there is no whole file."""
-        if not self.path.exists():
+        """Loads the first process's file into the parts; the history, an empty one where there is no whole file."""
+        content = from_first(self.path.read_bytes() if rank() == 0 and self.path.exists() else None)
+        if content is None:
             return []
-        content = self.path.read_bytes()
         digest, data = content[:32], content[32:]
         if hashlib.sha256(data).digest() != digest:
             print(f"{self.path}: is damaged and ignored; training starts from the beginning", file=sys.stderr)
@@ -52,7 +53,8 @@ class Checkpoint:
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         self.epochs = len(saved["history"])
-        print(f"going on after epoch {self.epochs}, kept in {self.path}")
+        if rank() == 0:
+            print(f"going on after epoch {self.epochs}, kept in {self.path}")
         return saved["history"]
 
 
@@ -60,7 +62,8 @@ class Checkpoint:
 def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
     """The checkpoint of the run that has these inputs; deleted if the block ends well, kept if not.
 
-    SIGTERM and Ctrl-C end the run with one line. Exits if the same run is going on in another process.
+    SIGTERM and Ctrl-C end the run with one line. Exits if the same run is going on elsewhere. Of several processes the
+    first one keeps the checkpoint and holds the lock.
     """
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     # DVC sets DVC_ROOT to the user's repository, also where it runs a stage in a copy of it.
@@ -70,14 +73,17 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
     lock = folder / f"{key}.lock"
     with lock.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
+            if rank() == 0:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
         except BlockingIOError:
-            sys.exit(f"{lock}: the same training is running in another process; wait for it, or stop it first")
+            sys.exit(f"{lock}: the same training is running elsewhere; wait for it, or stop it first")
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs ignore it
         try:
             yield checkpoint
         except KeyboardInterrupt:
+            if rank() > 0:
+                sys.exit(1)
             if not checkpoint.path.exists():
                 sys.exit("stopped before an epoch was complete, so nothing is kept")
             last = f"epoch {checkpoint.epochs}" if checkpoint.epochs else "an earlier stop"  # not yet restored
@@ -85,8 +91,9 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
                 f"stopped; the state after {last} is kept in {checkpoint.path}: "
                 "give the same command again to go on, or delete the file"
             )
-        checkpoint.path.unlink(missing_ok=True)
-        lock.unlink(missing_ok=True)
+        if rank() == 0:
+            checkpoint.path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -40,6 +40,19 @@ def test_defaults_are_the_source_experiments() -> None:
     assert params.linear.model_dump() == {"batch_size": 32, "epochs": 100, "lr": 1e-3, "weight_decay": 1e-3}
 
 
+@pytest.mark.parametrize(
+    ("launch", "processes"),
+    [
+        ("python", 1),
+        ("torchrun --standalone --nproc-per-node=4", 4),
+        ("torchrun --nnodes=2 --nproc_per_node=3", 6),
+        ("torchrun --nproc-per-node=gpu", 1),  # as many as there are: pretraining itself will know
+    ],
+)
+def test_the_number_of_processes_is_read_where_it_is_given(launch: str, processes: int) -> None:
+    assert load(r"^launch: \S+", f"launch: {launch}").processes == processes
+
+
 @pytest.mark.parametrize("text", ["1e-05", "1e-5", "1.0e-5", "0.00001"])
 def test_every_way_to_write_a_number_arrives_as_a_float(text: str) -> None:
     assert load(r"^lr: \S+", f"lr: {text}").lr == 1e-5
@@ -58,6 +71,7 @@ MISTAKES = [
     ("batch_size", "25.6", "batch_size = 25.6 (float): input should be a valid integer"),
     ("batch_size", "true", "batch_size = True (bool): input should be a valid integer"),
     ("seed", "-1", "seed = -1 (int): input should be greater than or equal to 0"),
+    ("launch", "pyhton", "launch = 'pyhton' (str): string should match pattern '^(python|torchrun( -[^ ]+)*)$'"),
     ("data", "imagenet", "data = 'imagenet' (str): input should be 'sample', 'cifar' or 'folder'"),
     ("  flip", "yes", "augment.flip = 'yes' (str): input should be a valid boolean"),
     ("  blur", "1.5", "augment.blur = 1.5 (float): input should be less than or equal to 1"),

@@ -1,0 +1,154 @@
+"""Several processes, started by torchrun, that train one model: who they are, and what each does of a batch.
+
+`share` takes a process's part of a batch and `gather` puts the parts together again. Started by Python alone there is
+one process, and everything here returns what it was given.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+
+TIMEOUT = timedelta(minutes=10)  # of a process that waits for the others
+
+
+@contextmanager
+def processes() -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, and leaves them when the block ends well; the device of this one."""
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if dist.is_torchelastic_launched():
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
+    try:
+        yield device
+    except (RuntimeError, dist.DistError) as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        sys.exit(f"process {rank()}: another process has ended or does not answer; torchrun says which was first")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(x: Tensor, dim: int = 0) -> Tensor:
+    """This process's part of `x`, of as many equal parts as there are processes."""
+    return x.chunk(world(), dim)[rank()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """What `share` takes apart, from all processes in their order; only the own part has a gradient."""
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(parts, x.detach().contiguous())
+    parts[rank()] = x
+    return torch.cat(parts)
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over the processes, in place."""
+    if world() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def from_first(value: Any) -> Any:
+    """What the first process gives, in all of them: only its host may have the file."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def must_agree(found: dict[str, str]) -> None:
+    """Exits in every process where one of them found something else than the first, with the names of what differs."""
+    if world() == 1:
+        return
+    everyones: list[dict[str, str]] = [{}] * world()
+    dist.all_gather_object(everyones, found)
+    first = everyones[0]
+    for number, theirs in enumerate(everyones):
+        if differing := [name for name in sorted(first | theirs) if first.get(name) != theirs.get(name)]:
+            sys.exit(f"{', '.join(differing)}: process {number} has another one than process 0; make the hosts equal")
+
+
+def sum_gradients(model: nn.Module) -> None:
+    """The gradient of the whole loss, where each process has that through its own part of the batch.
+
+    As one vector, always in the same order: how numbers are rounded depends on which are added first.
+    """
+    if world() == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = total(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """From now on every BatchNorm of the model takes mean and variance of the whole batch (SimCLR, section 2.2)."""
+    if world() == 1:
+        return
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = GlobalBatchNorm2d
+
+
+class _Total(Function):
+    """`total`, not in place, through which gradients flow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient.clone())
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the batch of all processes, on the CPU, for which PyTorch's SyncBatchNorm has no code."""
+
+    # PyTorch's may do without them, the encoder's don't.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if not self.training:
+            return super().forward(x)
+        own_var, own_mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        mean = _Total.apply(own_mean) / world()
+        var = _Total.apply(own_var + (own_mean - mean).square()) / world()
+        count = x.numel() // x.shape[1] * world()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]

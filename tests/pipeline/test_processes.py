@@ -1,0 +1,104 @@
+"""The pipeline with several processes, started by torchrun through DVC."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.repository import Repository
+
+AGAIN = "dvc repro --force --single-item pretrain"
+
+
+def workers(repository: Repository) -> list[int]:
+    """Process numbers of the training, in the order in which torchrun started them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_text().split("\0")
+            here = (entry / "cwd").readlink() == repository.path
+        except OSError:  # has ended, or is not ours
+            continue
+        if here and "stages.pretrain" in words and "-u" in words:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def set_processes(repository: Repository, count: int) -> None:
+    repository.run(f"sed -i 's/^launch: .*/launch: torchrun --standalone --nproc-per-node={count}/' params.yaml")
+
+
+def kill_one_and_go_on(repository: Repository, which: int) -> None:
+    before = repository.bytes("metrics", "plots", "models")
+    training = repository.start(AGAIN)
+    while training.poll() is None and not repository.checkpoints():
+        time.sleep(0.01)
+    os.kill(workers(repository)[which], signal.SIGKILL)
+    killed = time.monotonic()
+    output, _ = training.communicate(timeout=300)
+    assert time.monotonic() - killed < 60
+    assert training.returncode != 0
+    assert "the state after epoch" in output or "another process has ended" in output
+    assert workers(repository) == []
+    assert "going on after epoch" in repository.run(AGAIN)
+    assert repository.bytes("metrics", "plots", "models") == before
+    assert repository.checkpoints() == []
+
+
+def test_two_processes_give_the_features_that_one_does_and_survive_the_loss_of_one(repository: Repository) -> None:
+    set_processes(repository, 2)
+    repository.run("dvc repro pretrain")
+    repository.run("dvc repro extract-features")
+    features = repository.bytes("data")["data/features.safetensors"]
+    repository.run("sed -i 's/^launch: .*/launch: python/' params.yaml && dvc commit -q -f pretrain")
+    repository.run("dvc repro --force --single-item extract-features")
+    assert repository.bytes("data")["data/features.safetensors"] == features
+    set_processes(repository, 2)
+    kill_one_and_go_on(repository, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", range(4))
+def test_four_processes_survive_the_loss_of_any_one(which: int, repository: Repository) -> None:
+    set_processes(repository, 4)
+    repository.run("dvc repro pretrain")
+    kill_one_and_go_on(repository, which)
+
+
+def test_what_cannot_be_shared_is_refused_in_one_line(repository: Repository) -> None:
+    set_processes(repository, 3)
+    output = repository.run("dvc repro", fails=True)
+    assert "params.yaml: batch_size = 8: does not divide by the 3 processes of launch" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_two_processes_do_or_say_what_differs(repository: Repository, tmp_path: Path) -> None:
+    """Two repositories at two addresses of this machine, by the commands of stages/HOSTS.md."""
+    set_processes(repository, 2)
+    repository.run("dvc repro pretrain")
+    expected = repository.bytes("metrics", "models")
+    repository.run("sed -i 's/^launch: .*/launch: torchrun/' params.yaml")
+    other = repository.copy(tmp_path / "other")
+    for number, host in enumerate((repository, other)):
+        host.environment |= {
+            "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(number),
+            "PET_MASTER_ADDR": "127.0.0.2", "PET_MASTER_PORT": "29511",
+        }  # fmt: skip
+
+    other.run("sed -i 's/^lr: .*/lr: 0.5/' params.yaml")
+    training = repository.start(AGAIN)
+    assert "params.yaml: lr: process 1 has another one than process 0" in other.run(
+        "torchrun -m stages.pretrain", fails=True
+    )
+    output, _ = training.communicate(timeout=60)
+    assert "params.yaml: lr: process 1 has another one than process 0" in output
+
+    other.run("git checkout params.yaml")
+    training = repository.start(AGAIN)
+    other.run("torchrun -m stages.pretrain")
+    output, _ = training.communicate(timeout=60)
+    assert training.returncode == 0, output
+    assert repository.bytes("metrics", "models") == expected
