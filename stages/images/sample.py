@@ -8,8 +8,8 @@ A superclass is the hue by which the light ink differs from the dark one, and wh
 Place, size and form of the blotches, saturation, brightness, contrast and noise vary freely.
 
 A random crop keeps the inks (every part of an image shows all three), and the colour distortion changes the same things
-that vary here, which is why SimCLR can learn something on it: the sample was made for that. Its settings were chosen on seeds 3 and
-4, never on the default one.
+that vary here, which is why SimCLR can learn something on it: the sample was made for that. Its settings were
+chosen on seeds 3 and 4, never on the default one.
 """
 
 import math
