@@ -50,6 +50,7 @@ PARAMS = load_params(ROOT / "params.yaml")
 OURS = partial(augment, **PARAMS.augment.model_dump())
 
 BATCHES = (128, 256, 512)
+SIDES = (32, 96, 224)  # pixels, with small batches
 STEPS = (3, 6, 12)
 
 Figures = dict[str, float]
@@ -57,7 +58,7 @@ Figures = dict[str, float]
 
 def main() -> None:
     stock_measures = (gemm, textbook_speed, lightly_speed, extraction, grid_search)
-    our_measures = (step, kornia_speed, batch_sizes, image_counts)
+    our_measures = (step, kornia_speed, batch_sizes, image_counts, image_sizes)
     results: dict[str, list[float]] = {}
     # Two processes, because the stage sets up PyTorch and the allocator, and the others must not profit from that.
     spawn = multiprocessing.get_context("spawn")
@@ -101,6 +102,8 @@ def rows() -> Iterator[tuple[str, ...]]:
         yield f"ours at batch {size}, views/s", f"batch {size}", f"batch {BATCHES[0]}"
     for steps in STEPS:
         yield f"ours, s for {256 * steps} images", f"{steps} steps", f"{STEPS[0]} steps"
+    for side in SIDES:
+        yield f"ours at {side}x{side} and batch 32, views/s", f"side {side}", f"side {SIDES[0]}"
     yield "extraction, images/s: torchvision's network", "stock extraction"
     yield "- **ours**", "extraction", "stock extraction"
     yield "choosing C for two encoders, s: in turn, in float64", "stock grid"
@@ -128,14 +131,16 @@ def rounded(value: float) -> str:
 
 
 @cache
-def unlabelled() -> Tensor:
-    return torch.from_numpy(generate_sample(PARAMS.seed).unlabelled)
+def unlabelled(side: int = 32) -> Tensor:
+    if side == 32:
+        return torch.from_numpy(generate_sample(PARAMS.seed, side).unlabelled)
+    return memory.noise(256, side)
 
 
 @cache
 def labelled() -> tuple[Tensor, np.ndarray]:
     """Training images and their classes."""
-    train = generate_sample(PARAMS.seed).train
+    train = generate_sample(PARAMS.seed, 32).train
     return torch.from_numpy(train.images), train.fine
 
 
@@ -168,10 +173,10 @@ def now() -> float:
 
 
 def train(
-    steps: int, batch_size: int = 256, view: View = OURS, watch: Callable[..., None] | None = None
+    steps: int, batch_size: int = 256, side: int = 32, view: View = OURS, watch: Callable[..., None] | None = None
 ) -> tuple[float, float]:
     """Our `train_epoch` for so many steps after one to warm up: (views/s, seconds)."""
-    images = unlabelled().to(DEVICE)
+    images = unlabelled(side).to(DEVICE)
     torch.manual_seed(PARAMS.seed)
     model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
     synchronise_batch_norm(model)
@@ -244,6 +249,10 @@ def batch_sizes() -> Figures:
 
 def image_counts() -> Figures:
     return {f"{steps} steps": train(steps)[1] for steps in STEPS}
+
+
+def image_sizes() -> Figures:
+    return {f"side {side}": train(4, 32, side)[0] for side in SIDES}
 
 
 def extraction() -> Figures:

@@ -89,8 +89,8 @@ def write_noise(data: Path) -> None:
     write_tensors(data / "unlabelled.safetensors", {"images": noise(CLASSES * COUNTS["train"])})
 
 
-def noise(count: int) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+def noise(count: int, side: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stage `download`: everything that comes from outside. No other stage touches the network.
 
 Reads   the folder of images, the archives in `mirror` or on their official sites, or nothing (the sample)
-Writes  data/unlabelled.safetensors  images (N, 32, 32, 3) uint8, for pretraining
+Writes  data/unlabelled.safetensors  images (N, S, S, 3) uint8, for pretraining
         data/labelled.safetensors    {train,test}_{images,fine,coarse}, which test images were seen before, and the
                                      names of the classes
         data/resnet18.safetensors    the weights that pretraining starts from, under torchvision's names
@@ -31,16 +31,17 @@ from stages.images.sizes import count_images
 
 def main() -> None:
     params = load_params()
+    side = params.image_size
     # The images and a ResNet-18, and all of it a second time in DVC's cache.
-    require_room(Path("data"), 2 * (count_images(params.data, Path(params.folder)).bytes + IMAGENET.size))
+    require_room(Path("data"), 2 * (count_images(params.data, Path(params.folder)).bytes(side) + IMAGENET.size))
     imagenet = fetch(IMAGENET, params.mirror) if params.weights == "imagenet" else None
     match params.data:
         case "sample":
-            dataset = generate_sample(params.seed)
+            dataset = generate_sample(params.seed, side)
         case "cifar":
-            dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror))
+            dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror), side)
         case "folder":
-            dataset = load_folder(Path(params.folder))
+            dataset = load_folder(Path(params.folder), side)
     seen = seen_before(dataset.test.images, dataset.train.images)
     write_dataset(dataset, seen)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from stages.simclr.encoder import FEATURES
 from stages.simclr.parallel import rank, total, world
 
-BATCH = 512
+PIXELS = 2**19  # of a batch: 512 images of 32x32
 
 
 def folded(encoder: nn.Module) -> nn.Module:
@@ -39,8 +39,9 @@ def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """
     frozen = folded(encoder).to(device)
     features = torch.zeros(len(images), FEATURES)
-    batches = tqdm(range(0, len(images), BATCH)[rank() :: world()], unit=" batches", disable=None, leave=False)
+    size = PIXELS // (images.shape[1] * images.shape[2])
+    batches = tqdm(range(0, len(images), size)[rank() :: world()], unit=" batches", disable=None, leave=False)
     for start in batches:
-        batch = images[start : start + BATCH].to(device)
-        features[start : start + BATCH] = frozen(batch.permute(0, 3, 1, 2)).cpu()
+        batch = images[start : start + size].to(device)
+        features[start : start + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
     return total(features)

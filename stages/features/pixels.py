@@ -1,30 +1,40 @@
 """The control that needs no network: the pixels themselves, in as many numbers as an encoder gives.
 
-Shapes: N images of H x W pixels, D features.
+Shapes: N images of S x S pixels, S a multiple of 32; D features.
 """
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+SIDE = 32
+CHUNK = 1024  # images at once
+
 
 def pixel_components(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Pixels in [0, 1] on the first D principal axes of the training images: (N, H, W, 3) -> (N, D).
+    """Pixels in [0, 1] on the first D principal axes of the training images: (N, S, S, 3) -> (N, D).
 
-    Features beyond the dimensions that the images have are zero.
+    Larger images are averaged down to 32x32 first. Features beyond the dimensions that the images have are zero.
     """
-
-    def rows(images: Tensor) -> np.ndarray:
-        return images.flatten(1).float().div_(255).numpy()
-
+    rows, test_rows = _rows(train), _rows(test)
     # Both are exact; which is faster depends on what there is more of.
-    shape = train.flatten(1).shape
-    solver = "covariance_eigh" if shape[0] > shape[1] else "full"
-    kept = min(components, shape[0] - 1, shape[1])  # N centred rows have N - 1 dimensions
-    pca = PCA(kept, svd_solver=solver).fit(rows(train))
+    solver = "covariance_eigh" if rows.shape[0] > rows.shape[1] else "full"
+    kept = min(components, rows.shape[0] - 1, rows.shape[1])  # N centred rows have N - 1 dimensions
+    pca = PCA(kept, svd_solver=solver).fit(rows)
     on_train, on_test = (
-        torch.from_numpy(np.pad(pca.transform(rows(images)), ((0, 0), (0, components - kept))))
-        for images in (train, test)
+        torch.from_numpy(np.pad(pca.transform(given), ((0, 0), (0, components - kept)))) for given in (rows, test_rows)
     )
     return on_train, on_test
+
+
+def _rows(images: Tensor) -> np.ndarray:
+    """(N, S, S, 3) uint8 -> (N, 32 * 32 * 3) float32."""
+    block = images.shape[1] // SIDE
+    rows = torch.empty(len(images), SIDE * SIDE * 3)
+    for start in range(0, len(images), CHUNK):
+        pixels = images[start : start + CHUNK].permute(0, 3, 1, 2).float()
+        means = F.avg_pool2d(pixels, block) if block > 1 else pixels
+        rows[start : start + CHUNK] = means.permute(0, 2, 3, 1).flatten(1) / 255
+    return rows.numpy()

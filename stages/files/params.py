@@ -67,6 +67,7 @@ class Params(_Section):
     launch: Annotated[str, Field(pattern=LAUNCH)]
     data: Literal["sample", "cifar", "folder"]
     folder: PathText
+    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)]
     mirror: PathText | None
     weights: Literal["random", "imagenet"]
     stem: Literal["imagenet", "cifar"]

@@ -13,26 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from stages.files.messages import one_line, shortened
-from stages.images.dataset import SIDE, Dataset, Labelled
+from stages.images.dataset import Dataset, Labelled, scaled
 
 CIFAR10_TRAIN = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
 CIFAR100 = [f"cifar-100-python/{member}" for member in ("train", "test", "meta")]
 LEVELS = ("fine", "coarse")
+SIDE = 32  # pixels of the archives' images
 
 
-def load_cifar(cifar10: Path, cifar100: Path) -> Dataset:
-    """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones.
+def load_cifar(cifar10: Path, cifar100: Path, side: int) -> Dataset:
+    """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones, scaled to `side` pixels.
 
     Exits with one line where an archive holds something else.
     """
     with _opened(cifar10) as tar:
-        unlabelled = np.concatenate([_images(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
+        unlabelled = np.concatenate([_images(_unpickled(tar, member), side) for member in CIFAR10_TRAIN])
     with _opened(cifar100) as tar:
         train, test, meta = (_unpickled(tar, member) for member in CIFAR100)
         fine, coarse = ([name.decode() for name in meta[f"{level}_label_names".encode()]] for level in LEVELS)
-        return Dataset(unlabelled, _labelled(train, fine, coarse), _labelled(test, fine, coarse), fine, coarse)
+        labelled = [_labelled(part, fine, coarse, side) for part in (train, test)]
+        return Dataset(unlabelled, labelled[0], labelled[1], fine, coarse)
 
 
 @contextmanager
@@ -66,16 +69,17 @@ def _unpickled(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
     return _ArrayUnpickler(file, encoding="bytes").load()
 
 
-def _images(batch: dict[bytes, Any]) -> np.ndarray:
-    """Rows of 3 x 32 x 32 bytes, a colour plane after the other -> (N, 32, 32, 3) uint8."""
+def _images(batch: dict[bytes, Any], side: int) -> np.ndarray:
+    """Rows of 3 x 32 x 32 bytes, a colour plane after the other -> (N, S, S, 3) uint8."""
     planes = batch[b"data"].reshape(-1, 3, SIDE, SIDE)
     if planes.dtype != np.uint8:
         raise ValueError(f"holds pixels of type {planes.dtype}, not bytes")
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return images if side == SIDE else np.stack([scaled(Image.fromarray(image), side) for image in images])
 
 
-def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str]) -> Labelled:
-    images = _images(batch)
+def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str], side: int) -> Labelled:
+    images = _images(batch, side)
     fine, coarse = (np.array(batch[f"{level}_labels".encode()]) for level in LEVELS)
     for labels, names in ((fine, fine_names), (coarse, coarse_names)):
         in_range = labels.dtype == np.int64 and bool(((labels >= 0) & (labels < len(names))).all())

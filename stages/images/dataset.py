@@ -1,22 +1,24 @@
-"""What every source of images (`sample`, `cifar`, `folder`) delivers."""
+"""What every source of images (`sample`, `cifar`, `folder`) delivers.
+
+Shapes: N images of S x S pixels, S the parameter `image_size`.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-
-SIDE = 32  # pixels; images are (N, SIDE, SIDE, 3) uint8, RGB
+from PIL import Image
 
 
 @dataclass(frozen=True)
 class Labelled:
-    images: np.ndarray  # (N, 32, 32, 3) uint8
+    images: np.ndarray  # (N, S, S, 3) uint8, RGB
     fine: np.ndarray  # (N,) int64, index into Dataset.fine_names
     coarse: np.ndarray  # (N,) int64, index into Dataset.coarse_names
 
 
 @dataclass(frozen=True)
 class Dataset:
-    unlabelled: np.ndarray  # (N, 32, 32, 3) uint8, for pretraining
+    unlabelled: np.ndarray  # (N, S, S, 3) uint8, for pretraining
     train: Labelled  # for the probes
     test: Labelled
     fine_names: list[str]
@@ -42,6 +44,11 @@ class Sizes:
     train: list[int]  # of each fine class
     test: int
 
-    @property
-    def bytes(self) -> int:
-        return (self.unlabelled + sum(self.train) + self.test) * SIDE * SIDE * 3
+    def bytes(self, side: int) -> int:
+        """Of all of them with `side` x `side` pixels."""
+        return (self.unlabelled + sum(self.train) + self.test) * side * side * 3
+
+
+def scaled(square: Image.Image, side: int) -> np.ndarray:
+    """A square RGB image as (side, side, 3) uint8."""
+    return np.array(square.resize((side, side), Image.Resampling.BICUBIC))

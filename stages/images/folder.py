@@ -1,6 +1,6 @@
 """Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/**/*`.
 
-An image is cut to the square in its middle and scaled to 32x32. Classes are numbered in the order of their names.
+An image is cut to the square in its middle and scaled. Classes are numbered in the order of their names.
 `superclasses.csv`, if there is one, groups them: a row per class with its name and its superclass. Without it the
 coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
 Hidden files are passed over.
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from stages.files.messages import one_line, shortened
-from stages.images.dataset import SIDE, Dataset, Labelled, Sizes
+from stages.images.dataset import Dataset, Labelled, Sizes, scaled
 
 NAMED = 10  # unreadable files that the error message lists
 
@@ -34,15 +34,18 @@ def count_folder(root: Path) -> Sizes:
     return Sizes(sum(per_class) if unlabelled is None else len(unlabelled), per_class, sum(map(len, test.values())))
 
 
-def load_folder(root: Path) -> Dataset:
-    """Reads all images below `root`. Exits with a message that names what is missing or cannot be read."""
+def load_folder(root: Path, side: int) -> Dataset:
+    """Reads all images below `root`, scaled to `side` pixels.
+
+    Exits with a message that names what is missing or cannot be read.
+    """
     train_files, test_files, unlabelled = _listed(root)
     classes = list(train_files)
     superclass_of = _superclasses(root, classes)
     superclasses = sorted(set(superclass_of.values())) if superclass_of else classes
     coarse = np.array([superclasses.index(superclass_of.get(name, name)) for name in classes])
-    train, test = _labelled(train_files, coarse), _labelled(test_files, coarse)
-    return Dataset(train.images if unlabelled is None else _read(unlabelled), train, test, classes, superclasses)
+    train, test = _labelled(train_files, coarse, side), _labelled(test_files, coarse, side)
+    return Dataset(train.images if unlabelled is None else _read(unlabelled, side), train, test, classes, superclasses)
 
 
 Files = dict[str, list[Path]]  # of each class
@@ -114,10 +117,10 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
     return {name: found[name] for name in classes}
 
 
-def _labelled(files: Files, coarse: np.ndarray) -> Labelled:
+def _labelled(files: Files, coarse: np.ndarray, side: int) -> Labelled:
     """coarse: the number of the superclass of each class."""
     fine = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
-    return Labelled(_read([file for of_class in files.values() for file in of_class]), fine, coarse[fine])
+    return Labelled(_read([file for of_class in files.values() for file in of_class], side), fine, coarse[fine])
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -152,13 +155,13 @@ def _files(root: Path) -> list[Path]:
     return files
 
 
-def _read(files: list[Path]) -> np.ndarray:
-    """(N, 32, 32, 3) uint8. Exits if any file cannot be read, naming the first few."""
-    images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+def _read(files: list[Path], side: int) -> np.ndarray:
+    """(N, S, S, 3) uint8. Exits if any file cannot be read, naming the first few."""
+    images = np.empty((len(files), side, side, 3), np.uint8)
 
     def read(number: int) -> str | None:
         try:
-            images[number] = _read_one(files[number])
+            images[number] = _read_one(files[number], side)
         except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
             return f"{shortened(str(files[number]))} ({one_line(error)})"
         return None
@@ -177,8 +180,8 @@ def _read(files: list[Path]) -> np.ndarray:
     return images
 
 
-def _read_one(file: Path) -> np.ndarray:
-    """One image as (32, 32, 3) uint8, upright, its middle cut to a square and scaled."""
+def _read_one(file: Path, side: int) -> np.ndarray:
+    """One image as (S, S, 3) uint8, upright, its middle cut to a square and scaled."""
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever
     with Image.open(file) as image:
@@ -186,10 +189,9 @@ def _read_one(file: Path) -> np.ndarray:
         if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
         # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
-        side = min(upright.size)
-        left, top = (upright.width - side) // 2, (upright.height - side) // 2
-        square = upright.convert("RGB").crop((left, top, left + side, top + side))
-        return np.array(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        shorter = min(upright.size)
+        left, top = (upright.width - shorter) // 2, (upright.height - shorter) // 2
+        return scaled(upright.convert("RGB").crop((left, top, left + shorter, top + shorter)), side)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -70,6 +70,13 @@ def test_pixel_components_keep_distances_and_the_largest_come_first() -> None:
     assert (train[:, 19:] == 0).all()
 
 
+def test_larger_images_are_averaged_before_their_components_are_taken() -> None:
+    small = [images(20, 0), images(5, 1)]
+    blocks = [part.repeat_interleave(3, 1).repeat_interleave(3, 2) for part in small]
+    for expected, found in zip(pixel_components(*small, 16), pixel_components(*blocks, 16), strict=True):
+        torch.testing.assert_close(found.abs(), expected.abs(), rtol=1e-3, atol=1e-4)
+
+
 def test_components_come_from_the_training_images_alone() -> None:
     train, _ = pixel_components(images(20, 0), images(5, 1), 512)
     again, _ = pixel_components(images(20, 0), images(7, 2), 512)

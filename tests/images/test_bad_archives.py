@@ -38,7 +38,7 @@ def load(cifar100: bytes) -> Dataset | str:
     Path("archives/10").write_bytes(CIFAR10)
     Path("archives/100").write_bytes(cifar100)
     before = contents()
-    loaded = outcome(load_cifar, Path("archives/10"), Path("archives/100"))
+    loaded = outcome(load_cifar, Path("archives/10"), Path("archives/100"), 32)
     assert contents() == before
     if isinstance(loaded, str):
         assert loaded.startswith("archives/100: is not the archive it should be (")

@@ -43,7 +43,7 @@ CIFAR10, CIFAR100 = packed(pickled(BATCHES)), packed(pickled(MEMBERS))
 def load(folder: Path, cifar10: bytes, cifar100: bytes) -> Dataset:
     (folder / "10").write_bytes(cifar10)
     (folder / "100").write_bytes(cifar100)
-    return load_cifar(folder / "10", folder / "100")
+    return load_cifar(folder / "10", folder / "100", 32)
 
 
 @pytest.mark.parametrize("protocol", range(5))
@@ -56,6 +56,14 @@ def test_what_python_3_wrote_is_read_as_it_is_laid_out(tmp_path: Path, protocol:
     assert dataset.train.fine.tolist() == [1, 0, 1, 0, 0, 1]
     assert dataset.test.coarse.tolist() == [0, 0, 0]
     assert (dataset.fine_names, dataset.coarse_names) == (["apple", "bear"], ["fruit"])
+
+
+def test_larger_images_are_the_same_ones_scaled(tmp_path: Path) -> None:
+    small = load(tmp_path, CIFAR10, CIFAR100)
+    large = load_cifar(tmp_path / "10", tmp_path / "100", 96)
+    assert large.unlabelled.shape == (20, 96, 96, 3)
+    blocks = large.test.images.reshape(3, 32, 3, 32, 3, 3).mean((2, 4))
+    assert np.corrcoef(blocks.ravel(), small.test.images.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("by_columns", [False, True])

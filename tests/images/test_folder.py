@@ -26,12 +26,24 @@ def read(root: Path, image: Image.Image, suffix: str = "png", **how: Any) -> np.
     """What such an image becomes."""
     (root / "train/ant/0.png").unlink()
     image.save(root / f"train/ant/0.{suffix}", **how)
-    return load_folder(root).train.images[0]
+    return load_folder(root, 32).train.images[0]
+
+
+@pytest.mark.parametrize("side", [32, 96, 224])
+def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) -> None:
+    left_half_red = Image.new("RGB", (448, 448), "blue")
+    left_half_red.paste("red", (0, 0, 224, 448))
+    left_half_red.save(root / "train/ant/0.png")
+    dataset = load_folder(root, side)
+    assert {part.images.shape[1:] for part in (dataset.train, dataset.test)} == {(side, side, 3)}
+    red = dataset.train.images[0, :, :, 0] > 127
+    assert red[:, : side // 2].all()
+    assert not red[:, side // 2 :].any()
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(SystemExit) as stopped:
-        load_folder(root)
+        load_folder(root, 32)
     line = str(stopped.value.code)
     assert "\n" not in line
     return line
@@ -39,7 +51,7 @@ def refusal(root: Path) -> str:
 
 def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -> None:
     (root / "train" / "ant" / ".hidden").write_text("not an image")
-    dataset = load_folder(root)
+    dataset = load_folder(root, 32)
     assert dataset.fine_names == dataset.coarse_names == ["ant", "bee"]
     assert dataset.train.fine.tolist() == dataset.train.coarse.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.test.fine.tolist() == [0, 0, 1, 1]
@@ -52,14 +64,14 @@ def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
     (root / "unlabeled").mkdir()
     for number in range(5):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "unlabeled" / f"{number}.png")
-    assert load_folder(root).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert load_folder(root, 32).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
     for number, folder in enumerate(("unlabeled", "unlabeled/a", "unlabeled/a/b", "unlabeled/c")):
         (root / folder).mkdir()
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / folder / "0.png")
-    assert load_folder(root).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert load_folder(root, 32).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert count_folder(root).unlabelled == 4
     (root / "unlabeled/a/empty").mkdir()
     assert "unlabeled/a/empty: holds no image" in refusal(root)
@@ -69,7 +81,7 @@ def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
     shutil.copytree(root / "train/ant", root / "train/cow")
     shutil.copytree(root / "test/ant", root / "test/cow")
     (root / "superclasses.csv").write_text("class,superclass\ncow,mammal\nbee,insect \n\n ant,insect\ndog,mammal\n\n")
-    dataset = load_folder(root)
+    dataset = load_folder(root, 32)
     assert (dataset.fine_names, dataset.coarse_names) == (["ant", "bee", "cow"], ["insect", "mammal"])
     assert dataset.train.coarse.tolist() == [0] * 6 + [1] * 3
     assert dataset.test.coarse.tolist() == [0] * 4 + [1] * 2

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stages.images.dataset import Sizes
 from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
@@ -13,16 +14,15 @@ from stages.images.sizes import SAMPLE
 
 
 def test_same_seed_same_images_other_seed_others() -> None:
-    first, again, other = (
-        (sample.unlabelled, sample.train.images, sample.test.images) for sample in map(generate_sample, (0, 0, 1))
-    )
+    samples = (generate_sample(seed, 32) for seed in (0, 0, 1))
+    first, again, other = ((sample.unlabelled, sample.train.images, sample.test.images) for sample in samples)
     for part in range(3):
         assert (first[part] == again[part]).all()
         assert (first[part] != other[part]).any((1, 2, 3)).all()
 
 
 def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_twice() -> None:
-    sample = generate_sample(0)
+    sample = generate_sample(0, 32)
     for part in (sample.train, sample.test):
         assert np.bincount(part.fine).tolist() == [50] * 100
         assert np.bincount(part.coarse).tolist() == [250] * 20
@@ -59,11 +59,17 @@ def test_hues_are_of_length_1_without_brightness_and_those_of_hsv() -> None:
         assert abs((hue - number / 10 + 0.5) % 1 - 0.5) < 0.02
 
 
+def test_with_more_pixels_the_textures_are_the_same() -> None:
+    small, large = (draw(torch.arange(20), side, torch.Generator().manual_seed(0)).float() for side in (32, 96))
+    averaged = F.avg_pool2d(large.permute(0, 3, 1, 2), 3).permute(0, 2, 3, 1)
+    assert (averaged - small).abs().mean() < 6  # of 255: noise has a deviation of 5, and edges are sharper
+
+
 @pytest.fixture(scope="module")
 def images() -> dict[int, np.ndarray]:
     """Many images of a few classes, in [0, 1]."""
     stream = torch.Generator().manual_seed(0)
-    return {fine: draw(torch.full((600,), fine), stream).numpy() / 255 for fine in (0, 3, 47, 99)}
+    return {fine: draw(torch.full((600,), fine), 32, stream).numpy() / 255 for fine in (0, 3, 47, 99)}
 
 
 def test_colours_add_up_to_gray_in_every_class_and_at_every_pixel(images: dict[int, np.ndarray]) -> None:

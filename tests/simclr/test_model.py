@@ -43,7 +43,7 @@ def test_twenty_steps_lose_what_stock_modules_and_the_tutorials_loss_do() -> Non
     for _ in range(20):
         # Two images of each class instead of two views of each image.
         classes = torch.randint(100, (8,), generator=stream)
-        views = draw(classes.repeat(2), stream).permute(0, 3, 1, 2).double()
+        views = draw(classes.repeat(2), 32, stream).permute(0, 3, 1, 2).double()
         loss, _ = contrast(ours(views), 0.07)
         reference = info_nce_loss(theirs(views / 255), 0.07)
         assert loss.item() == pytest.approx(reference.item(), rel=1e-9)
