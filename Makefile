@@ -42,9 +42,9 @@ seeds: .venv/installed
 	for seed in 1 2 3 4; do .venv/bin/dvc exp run --temp --set-param seed=$$seed || exit; done
 	.venv/bin/dvc exp show --csv | .venv/bin/python -m benchmarks.seeds > metrics/seeds.csv
 
-# The slow tests: kills the pipeline at random moments and compares what comes out, and emulates other processors; half an
-# hour.
+# The slow tests: kills the pipeline and its processes, emulates other processors, shares a remote; an hour.
 chaos: .venv/installed
+	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[remote]'
 	.venv/bin/pytest -m slow --capture=no
 
 # Resolves pyproject.toml's ranges anew, in a fresh .venv, and pins what came out, but for what torch pins itself: CUDA's
