@@ -21,18 +21,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
 from stages import check_arithmetic
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import load_params
+from stages.files.progress import Progress
 from stages.files.tensors import read_tensors, write_tensors
 from stages.files.writing import write_metrics, write_table
 from stages.probing.linear import fit_linear
-from stages.probing.logreg import choose_and_fit, few_label_accuracies
+from stages.probing.logreg import choice_work, choose_and_fit, few_label_accuracies
 from stages.probing.neighbours import fit_neighbours
 from stages.probing.predictions import prediction_table
 from stages.probing.probe import Split, draw_labels
@@ -52,8 +55,6 @@ from stages.probing.tables import (
 
 FEATURES = Path("data/features.safetensors")
 TABLES = Path("plots/data")
-AT_ONCE = 4  # probes at most; each holds its own scaled features
-
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
 
 
@@ -72,7 +73,8 @@ def main() -> None:
             sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
     tasks = tasks_of(fine_names, coarse_names, params.first_classes)
     first = "first" if "first" in tasks else "all"
-    choosing = params.logreg.model_dump(include={"C", "max_iter"}) | {"seed": params.seed}
+    C, choice_images = params.logreg.C, params.logreg.choice_images
+    choosing: dict[str, Any] = {"C": C, "max_iter": params.logreg.max_iter, "seed": params.seed}
     watched = encoders[-2:]  # before and after SimCLR
 
     def splits(classes: str, encoder: str) -> tuple[Split, Split]:
@@ -85,7 +87,9 @@ def main() -> None:
         match probe:
             case "logreg":
                 watch = test if encoder in watched and classes != "superclasses" else None
-                fitted = choose_and_fit(train, **choosing, watched=watch)
+                fitted = choose_and_fit(
+                    train, **choosing, choice_images=choice_images, watched=watch, on_fit=progress.update
+                )
             case "linear":
                 fitted = fit_linear(train, test, **params.linear.model_dump(), seed=params.seed)
             case _:
@@ -95,16 +99,21 @@ def main() -> None:
         z = {name: fitted.logits(split.x) for name, split in scored.items()}
         rows = [score_row(name, z[name], split.y, train.y) for name, split in scored.items()]
         right = rank_of_truth(z["test"], test.y) <= 1
+        progress.update(train.work)
+        progress.say(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images")
         new = ~features["test_seen"][features[f"test_{tasks[classes][0]}"] < tasks[classes][1]]
         rows[-1] |= {"images_new": int(new.sum()), "accuracy_new": float(right[new].mean()) if new.any() else np.nan}
         return Result(fitted, rows, right)
 
     def few_labels(encoder: str, per_class: int) -> list[float]:
-        train, test = splits("all", encoder)
+        _, test = splits("all", encoder)
+        return few_label_accuracies(draws(encoder, per_class), test, **choosing, on_fit=progress.update)
+
+    def draws(encoder: str, per_class: int) -> list[Split]:
+        train, _ = splits("all", encoder)
         # The encoder is not in the seed, so that every encoder gets the same images.
         seeds = [[params.seed, per_class, draw] for draw in range(params.logreg.draws)]
-        draws = [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds]
-        return few_label_accuracies(draws, test, **choosing)
+        return [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds]
 
     kinds = [("logreg", classes) for classes in tasks] + [("linear", first)]
     kinds += [("neighbours", classes) for classes in tasks if classes != "first"]
@@ -112,7 +121,16 @@ def main() -> None:
     enough = np.bincount(features["train_fine"]).min()
     counts = [count for count in sorted(set(params.logreg.labels_per_class)) if count < enough]
     few = list(product(encoders, counts))
-    threads = ThreadPoolExecutor(min(AT_ONCE, params.threads))
+
+    def work(probe: str, classes: str, encoder: str) -> int:
+        train, _ = splits(classes, encoder)
+        chosen = choice_work(train.at_most(choice_images, params.seed), C, params.seed) if probe == "logreg" else 0
+        return chosen + train.work
+
+    total = sum(work(*job) for job in fits) + sum(choice_work(draws(*job)[0], C, params.seed) for job in few)
+    progress = Progress("probes", total)
+    largest, _ = splits("all", "simclr")
+    threads = ThreadPoolExecutor(at_once(largest, params.threads))
     try:
         of_fits = threads.map(lambda job: fit(*job), fits)
         of_few = threads.map(lambda job: few_labels(*job), few)
@@ -121,8 +139,9 @@ def main() -> None:
     finally:
         threads.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
 
+    progress.close()
     table, gains, choice = score_table(results), gain_table(results), choice_table(results)
-    for line in warnings_of(table, choice, params.logreg.C):
+    for line in warnings_of(table, choice, C):
         print(line)
     write_metrics(Path("metrics/probes.json"), headline(table, gains, first))
     write_table(TABLES / "scores.csv", table)
@@ -138,6 +157,15 @@ def main() -> None:
     write_table(Path("data/neighbours.csv"), neighbour_table(features, watched, fine_names, params.seed))
     classifier = {name: torch.from_numpy(array) for name, array in of_all.parameters.items()}
     write_tensors(Path("models/classifier.safetensors"), classifier, {"fine_names": fine_names})
+
+
+def at_once(largest: Split, threads: int) -> int:
+    """How many probes the free memory is enough for, at most one for each thread."""
+    images, features = largest.x.shape
+    classes = int(largest.y.max()) + 1
+    # The scaled features and those of a fold; every class score and its gradient.
+    needed = 4 * images * (2 * features + 2 * classes)
+    return max(1, min(threads, psutil.virtual_memory().available // needed))
 
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:

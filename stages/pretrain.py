@@ -28,6 +28,7 @@ from tqdm import tqdm
 from stages import check_arithmetic
 from stages.files.inputs import fingerprints, inputs_must_not_change
 from stages.files.params import Params, load_params
+from stages.files.progress import Progress
 from stages.files.tensors import read_tensors, write_tensors
 from stages.files.writing import require_room, write_metrics, write_table
 from stages.simclr.augmentation import augment
@@ -97,9 +98,8 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     history = checkpoint.restore(model=model, optimizer=optimizer, schedule=schedule)
     if first:
         publish(history)
-    silent = None if first else True  # None: where there is no terminal
-    with tqdm(total=params.epochs * len(train), unit=" images", unit_scale=True, disable=silent) as progress:
-        progress.update(len(history) * len(train))
+    with Progress("pretraining", params.epochs * len(train), "images", silent=not first) as progress:
+        progress.initial = progress.n = len(history) * len(train)
         for epoch in range(len(history) + 1, params.epochs + 1):
             stream = random_stream(params.seed, epoch, device)
             shuffled = train[torch.randperm(len(train), generator=stream, device=device)]
@@ -116,11 +116,10 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
             if first:
                 checkpoint.save(history, model=model, optimizer=optimizer, schedule=schedule)
                 publish(history)
-                progress.write(
+                progress.say(
                     f"epoch {epoch}/{params.epochs}: loss {fitted['loss']:.3f}, held-out {scored['loss']:.3f}; "
                     f"top-1 {fitted['top1']:.1%}, held-out {scored['top1']:.1%}"
                 )
-                sys.stdout.flush()  # tqdm leaves the line in the buffer where there is no terminal
 
     if not first:
         return

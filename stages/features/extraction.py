@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm import tqdm
 
+from stages.files.progress import Progress
 from stages.simclr.encoder import FEATURES
 from stages.simclr.parallel import rank, total, world
 
@@ -40,8 +40,9 @@ def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     frozen = folded(encoder).to(device)
     features = torch.zeros(len(images), FEATURES)
     size = PIXELS // (images.shape[1] * images.shape[2])
-    batches = tqdm(range(0, len(images), size)[rank() :: world()], unit=" batches", disable=None, leave=False)
-    for start in batches:
-        batch = images[start : start + size].to(device)
-        features[start : start + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
+    with Progress("features", len(images), "images", silent=rank() > 0) as progress:
+        for start in range(0, len(images), size)[rank() :: world()]:
+            batch = images[start : start + size].to(device)
+            features[start : start + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
+            progress.update(len(batch) * world())
     return total(features)

@@ -46,6 +46,7 @@ class Augment(_Section):
 
 class Logreg(_Section):
     C: Annotated[list[Positive], Field(min_length=1)]
+    choice_images: Several
     max_iter: Count
     labels_per_class: list[Several]
     draws: Several

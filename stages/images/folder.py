@@ -17,6 +17,7 @@ import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from stages.files.messages import one_line, shortened
+from stages.files.progress import Progress
 from stages.images.dataset import Dataset, Labelled, Sizes, scaled
 
 NAMED = 10  # unreadable files that the error message lists
@@ -166,11 +167,15 @@ def _read(files: list[Path], side: int) -> np.ndarray:
             return f"{shortened(str(files[number]))} ({one_line(error)})"
         return None
 
+    unreadable = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is odd about an image that can be read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with ThreadPoolExecutor() as threads:
-            unreadable = [problem for problem in threads.map(read, range(len(files))) if problem]
+        with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
+            for problem in threads.map(read, range(len(files))):
+                progress.update()
+                if problem:
+                    unreadable.append(problem)
     if unreadable:
         more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         sys.exit(

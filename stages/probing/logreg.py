@@ -3,7 +3,7 @@
 Shapes: N images, D features, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,17 @@ from stages.probing.probe import Probe, Split, validation_folds
 from stages.probing.scores import cross_entropy, scores
 
 TOLERANCE = 5e-4  # of the fits that choose C: half the time, and no loss near the best moves by more than 0.005
+
+OnFit = Callable[[int], object]  # is told the work of a fit when it is done
+
+
+def ignored(_: int) -> None:
+    pass
+
+
+def choice_work(train: Split, C: list[float], seed: int) -> int:
+    """Of all fits of `validation_losses`."""
+    return len(C) * sum(train.subset(fit).work for fit, _ in validation_folds(train.y, seed))
 
 
 class Scaling:
@@ -40,9 +51,20 @@ class Scaling:
         return weight, bias - weight @ self.mean
 
 
-def choose_and_fit(train: Split, C: list[float], max_iter: int, seed: int, watched: Split | None = None) -> Probe:
-    """Logistic regression with the C that has the lowest validation loss, fitted to all of the training set."""
-    losses = validation_losses(train, C, max_iter, seed)
+def choose_and_fit(
+    train: Split,
+    C: list[float],
+    max_iter: int,
+    seed: int,
+    choice_images: int,
+    watched: Split | None = None,
+    on_fit: OnFit = ignored,
+) -> Probe:
+    """Logistic regression with the C that has the lowest validation loss, fitted to all of the training set.
+
+    choice_images: how many of its images C is chosen on, at most.
+    """
+    losses = validation_losses(train.at_most(choice_images, seed), C, max_iter, seed, on_fit)
     return replace(fit_logreg(train, best(losses), max_iter, watched), validation=losses)
 
 
@@ -50,8 +72,12 @@ def best(losses: dict[float, float]) -> float:
     return min(losses, key=losses.__getitem__)
 
 
-def validation_losses(train: Split, C: list[float], max_iter: int, seed: int) -> dict[float, float]:
+def validation_losses(
+    train: Split, C: list[float], max_iter: int, seed: int, on_fit: OnFit = ignored
+) -> dict[float, float]:
     """The mean cross entropy (nats) of each C over the validation images of all folds, in ascending order.
+
+    on_fit: is called after each fit.
 
     The loss and not the accuracy, which has ties and moves by whole images. The features are scaled as for the final
     fit, by all of `train`. Each fit starts from that of the smaller C.
@@ -63,8 +89,9 @@ def validation_losses(train: Split, C: list[float], max_iter: int, seed: int) ->
     losses: dict[float, float] = {}
     for c in sorted(C):
         z = []
-        for model, (fitted, held_out) in zip(models, folds, strict=True):
-            weight, bias = scaling.on_raw(model.set_params(C=c).fit(fitted.x, fitted.y))
+        for model, (fold, held_out) in zip(models, folds, strict=True):
+            weight, bias = scaling.on_raw(model.set_params(C=c).fit(fold.x, fold.y))
+            on_fit(fold.work)
             z.append(held_out.x @ weight.T + bias)
         losses[c] = cross_entropy(np.concatenate(z), np.concatenate([held_out.y for _, held_out in folds]))
     return losses
@@ -95,11 +122,13 @@ def fit_logreg(train: Split, C: float, max_iter: int, watched: Split | None = No
     return Probe(lambda x: x @ weight.T + bias, curve, parameters={"weight": weight, "bias": bias})
 
 
-def few_label_accuracies(draws: Sequence[Split], test: Split, C: list[float], max_iter: int, seed: int) -> list[float]:
+def few_label_accuracies(
+    draws: Sequence[Split], test: Split, C: list[float], max_iter: int, seed: int, on_fit: OnFit = ignored
+) -> list[float]:
     """Test accuracy of a probe for each of several draws of equally many training images.
 
     C is chosen on the first draw and kept for the others: which one is best depends on the number of images more than
     on the draw, and choosing takes many times as long as fitting.
     """
-    chosen = best(validation_losses(draws[0], C, max_iter, seed))
+    chosen = best(validation_losses(draws[0], C, max_iter, seed, on_fit))
     return [scores(fit_logreg(train, chosen, max_iter).logits(test.x), test.y)["accuracy"] for train in draws]

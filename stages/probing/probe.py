@@ -22,12 +22,24 @@ class Split:
     x: np.ndarray  # (N, D) float32
     y: np.ndarray  # (N,) class numbers
 
+    @property
+    def work(self) -> int:
+        """Images times classes: what the time of a fit grows with."""
+        return len(self.y) * (int(self.y.max()) + 1)
+
     def first(self, classes: int) -> "Split":
         kept = self.y < classes
         return self if kept.all() else self.subset(kept)
 
     def subset(self, rows: np.ndarray) -> "Split":
         return Split(self.x[rows], self.y[rows])
+
+    def at_most(self, images: int, seed: int) -> "Split":
+        """About so many random images, equally many of each class where there are more, at least two."""
+        if len(self.y) <= images:
+            return self
+        per_class = max(2, images // (int(self.y.max()) + 1))
+        return self.subset(draw_labels(self.y, per_class, [seed]))
 
 
 @dataclass(frozen=True)

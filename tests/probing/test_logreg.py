@@ -6,7 +6,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from stages.probing.logreg import Scaling, best, choose_and_fit, few_label_accuracies, fit_logreg, validation_losses
+from stages.probing.logreg import (
+    Scaling,
+    best,
+    choice_work,
+    choose_and_fit,
+    few_label_accuracies,
+    fit_logreg,
+    validation_losses,
+)
 from stages.probing.probe import Split, draw_labels, validation_folds
 from stages.probing.scores import log_softmax, scores
 from tests.probing.data import clusters
@@ -37,7 +45,7 @@ def test_chosen_c_is_that_of_a_double_loop_over_the_candidates_and_five_stratifi
         models = [LogisticRegression(C=c, max_iter=1000).fit(x[fit], noisy.y[fit]) for fit, _ in folds]
         losses = [log_loss(noisy.y[held], m.predict_proba(x[held])) for m, (_, held) in zip(models, folds, strict=True)]
         expected[c] = np.mean(losses)
-    probe = choose_and_fit(noisy, GRID[::-1], 1000, seed=0)
+    probe = choose_and_fit(noisy, GRID[::-1], 1000, seed=0, choice_images=1000)
     assert list(probe.validation) == GRID
     assert probe.validation == pytest.approx(expected, rel=1e-3)  # each fit starts at the one before
     chosen = min(expected, key=expected.__getitem__)
@@ -61,7 +69,7 @@ def test_a_weak_signal_behind_strong_noise_is_found_though_the_loss_rises_first(
 @pytest.mark.parametrize("classes", [2, 4])
 def test_a_probe_scores_raw_features_as_scikit_learn_does_scaled_ones(classes: int) -> None:
     train, test = (clusters(120, classes, 3.0, seed) for seed in (0, 1))
-    probe = choose_and_fit(train, [0.1], 1000, seed=0)
+    probe = choose_and_fit(train, [0.1], 1000, seed=0, choice_images=1000)
     both = scaled(np.concatenate([train.x, train.x]))[:120]
     model = LogisticRegression(C=0.1, max_iter=1000).fit(both, train.y)
     on_test = Scaling(train.x)(test.x)
@@ -133,3 +141,21 @@ def test_labels_are_drawn_by_class_and_by_seed() -> None:
     assert len(np.unique(drawn)) == 15
     np.testing.assert_array_equal(drawn, draw_labels(y, 5, [0, 1]))
     assert (drawn != draw_labels(y, 5, [0, 2])).any()
+
+
+def test_c_is_chosen_on_no_more_images_than_allowed_and_all_are_fitted() -> None:
+    noisy = clusters(400, spread=3.0)
+    few = noisy.at_most(80, seed=0)
+    assert np.bincount(few.y).tolist() == [20] * 4
+    assert noisy.at_most(400, seed=0) is noisy
+    probe = choose_and_fit(noisy, GRID, 1000, seed=0, choice_images=80)
+    assert probe.validation == validation_losses(few, GRID, 1000, seed=0)
+    whole = fit_logreg(noisy, best(probe.validation), 1000)
+    np.testing.assert_array_equal(probe.logits(noisy.x), whole.logits(noisy.x))
+
+
+def test_the_work_that_is_reported_is_the_work_that_was_foreseen() -> None:
+    noisy = clusters(120, spread=3.0)
+    done: list[int] = []
+    validation_losses(noisy, GRID, 1000, seed=0, on_fit=done.append)
+    assert sum(done) == choice_work(noisy, GRID, seed=0)
