@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -28,6 +29,7 @@ from stages.files.params import load_params
 from stages.files.tensors import read_tensors
 from stages.pretrain import random_stream, set_up, train_epoch
 from stages.probing.logreg import choose_and_fit
+from stages.probing.neighbours import fit_neighbours
 from stages.probing.probe import Split
 from stages.probing.scores import interval, scores
 from stages.simclr.augmentation import augment
@@ -52,7 +54,8 @@ def main() -> None:
     labelled = read_tensors(Path("data/labelled.safetensors"))[0]
     start = read_tensors(Path("data/resnet18.safetensors"))[0]
     print(f"{processor()}; {len(images)} images, {epochs} epochs; {date.today()}\n")
-    print("| | minutes of training | first classes | all classes |\n|---|---:|---:|---:|")
+    print(f"| | minutes of training | logistic regression, first {PARAMS.first_classes} | nearest neighbours, all |")
+    print("|---|---:|---:|---:|")
     print("| untrained | 0.0 |", probed(start, labelled))
     # Ours last: it sets up PyTorch and the allocator, and the others must not profit from that.
     for name, way in (("textbook", the_textbooks), ("lightly's components", lightlys), ("ours", ours)):
@@ -111,18 +114,24 @@ def ours(images: Tensor, start: State, epochs: int) -> State:
 
 
 def probed(state: State, labelled: dict[str, Tensor]) -> str:
-    """Cells: the test accuracy of logistic regression on the first classes and on all, with its 95 % interval."""
+    """Cells: the test accuracy of logistic regression on the first classes and of nearest neighbours on all.
+
+    Each with its 95 % interval.
+    """
     encoder = Encoder(PARAMS.stem)
     encoder.load_torchvision({name: tensor.cpu() for name, tensor in state.items()})
     train, test = (
         Split(extract(encoder, labelled[f"{part}_images"], DEVICE).numpy(), labelled[f"{part}_fine"].numpy())
         for part in ("train", "test")
     )
+    first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)
+    with threadpool_limits(1):
+        settings = PARAMS.logreg.model_dump(include={"C", "choice_images", "max_iter"})
+        logreg = choose_and_fit(first, **settings, seed=PARAMS.seed)
+    neighbours = fit_neighbours(train, PARAMS.neighbours)
     cells = []
-    for classes in (PARAMS.first_classes, int(train.y.max()) + 1):
-        fitted = choose_and_fit(train.first(classes), PARAMS.logreg.C, PARAMS.logreg.max_iter, PARAMS.seed)
-        tested = test.first(classes)
-        accuracy = scores(fitted.logits(tested.x), tested.y)["accuracy"]
+    for probe, tested in ((logreg, first_test), (neighbours, test)):
+        accuracy = scores(probe.logits(tested.x), tested.y)["accuracy"]
         low, high = interval(accuracy, len(tested.y))
         cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
     return f"{' | '.join(cells)} |"
