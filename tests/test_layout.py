@@ -161,8 +161,8 @@ def test_each_chosen_c_lies_inside_the_range() -> None:
     table, C = committed_table("choice_of_C"), PARAMS["logreg"]["C"]
     chosen = table[table.chosen == 1]
     classes = chosen.classes.map({"first": PARAMS["first_classes"], "all": 100, "superclasses": 20})
-    # Features that know nothing are best ignored, so that they guess: the best C is 0.
-    guesses = chosen.loss > np.log(classes)
+    # Features that know next to nothing are best ignored, so that they guess: the best C is 0.
+    guesses = chosen.loss > np.log(classes) - 0.005
     assert (chosen.C.between(min(C), max(C), inclusive="neither") | guesses).all()
     assert set(chosen[guesses].encoder) <= {"pixels"}
 

