@@ -46,7 +46,7 @@ def one_step() -> Step:
 def features() -> Tensor:
     """Of more images than one batch of the extraction."""
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (1100, 32, 32, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (600, 32, 32, 3), dtype=torch.uint8)
     return extract(SimCLR("imagenet", 16).encoder, images, CPU)
 
 
