@@ -14,7 +14,7 @@ from benchmarks.bench import PARAMS, ROUNDS, rounded, train
 from stages.pretrain import set_up
 from stages.simclr.parallel import processes, rank
 
-PROCESSES = (1, 2)
+PROCESSES = (1,) if torch.cuda.device_count() == 1 else (1, 2)
 STEPS = 6
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 def views_per_second(count: int, batch_size: int) -> float:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command = [*torchrun, "-m", "benchmarks.scaling", str(batch_size)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measure(batch_size: int) -> None:

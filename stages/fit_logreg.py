@@ -107,13 +107,13 @@ def main() -> None:
 
     def few_labels(encoder: str, per_class: int) -> list[float]:
         _, test = splits("all", encoder)
-        return few_label_accuracies(draws(encoder, per_class), test, **choosing, on_fit=progress.update)
+        draws = [drawn_labels(encoder, per_class, number) for number in range(params.logreg.draws)]
+        return few_label_accuracies(draws, test, **choosing, on_fit=progress.update)
 
-    def draws(encoder: str, per_class: int) -> list[Split]:
+    def drawn_labels(encoder: str, per_class: int, number: int) -> Split:
         train, _ = splits("all", encoder)
         # The encoder is not in the seed, so that every encoder gets the same images.
-        seeds = [[params.seed, per_class, draw] for draw in range(params.logreg.draws)]
-        return [train.subset(draw_labels(train.y, per_class, seed)) for seed in seeds]
+        return train.subset(draw_labels(train.y, per_class, [params.seed, per_class, number]))
 
     kinds = [("logreg", classes) for classes in tasks] + [("linear", first)]
     kinds += [("neighbours", classes) for classes in tasks if classes != "first"]
@@ -127,7 +127,9 @@ def main() -> None:
         chosen = choice_work(train.at_most(choice_images, params.seed), C, params.seed) if probe == "logreg" else 0
         return chosen + train.work
 
-    total = sum(work(*job) for job in fits) + sum(choice_work(draws(*job)[0], C, params.seed) for job in few)
+    total = sum(work(*job) for job in fits) + sum(
+        choice_work(drawn_labels(*job, number=0), C, params.seed) for job in few
+    )
     progress = Progress("probes", total)
     largest, _ = splits("all", "simclr")
     threads = ThreadPoolExecutor(at_once(largest, params.threads))
@@ -138,8 +140,8 @@ def main() -> None:
         drawn = dict(zip(few, of_few, strict=True))
     finally:
         threads.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
+        progress.close()
 
-    progress.close()
     table, gains, choice = score_table(results), gain_table(results), choice_table(results)
     for line in warnings_of(table, choice, C):
         print(line)
@@ -162,9 +164,8 @@ def main() -> None:
 def at_once(largest: Split, threads: int) -> int:
     """How many probes the free memory is enough for, at most one for each thread."""
     images, features = largest.x.shape
-    classes = int(largest.y.max()) + 1
-    # The scaled features and those of a fold; every class score and its gradient.
-    needed = 4 * images * (2 * features + 2 * classes)
+    # The scaled features, and those of up to five folds; the class scores, of a watched fit also in float64.
+    needed = images * (4 * 6 * features + 32 * largest.classes)
     return max(1, min(threads, psutil.virtual_memory().available // needed))
 
 

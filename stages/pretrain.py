@@ -98,8 +98,8 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     history = checkpoint.restore(model=model, optimizer=optimizer, schedule=schedule)
     if first:
         publish(history)
-    with Progress("pretraining", params.epochs * len(train), "images", silent=not first) as progress:
-        progress.initial = progress.n = len(history) * len(train)
+    done, total = (epochs * len(train) for epochs in (len(history), params.epochs))
+    with Progress("pretraining", total, "images", done, silent=not first) as progress:
         for epoch in range(len(history) + 1, params.epochs + 1):
             stream = random_stream(params.seed, epoch, device)
             shuffled = train[torch.randperm(len(train), generator=stream, device=device)]

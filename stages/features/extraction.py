@@ -44,5 +44,5 @@ def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
         for start in range(0, len(images), size)[rank() :: world()]:
             batch = images[start : start + size].to(device)
             features[start : start + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
-            progress.update(len(batch) * world())
+            progress.update(min(len(batch) * world(), len(images) - progress.n))
     return total(features)

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 SIDE = 32
-CHUNK = 1024  # images at once
+PIXELS = 2**20  # averaged at once: 1024 images of 32x32
 
 
 def pixel_components(train: Tensor, test: Tensor, components: int) -> tuple[Tensor, Tensor]:
@@ -33,8 +33,9 @@ def _rows(images: Tensor) -> np.ndarray:
     """(N, S, S, 3) uint8 -> (N, 32 * 32 * 3) float32."""
     block = images.shape[1] // SIDE
     rows = torch.empty(len(images), SIDE * SIDE * 3)
-    for start in range(0, len(images), CHUNK):
-        pixels = images[start : start + CHUNK].permute(0, 3, 1, 2).float()
+    chunk = PIXELS // images.shape[1] ** 2
+    for start in range(0, len(images), chunk):
+        pixels = images[start : start + chunk].permute(0, 3, 1, 2).float()
         means = F.avg_pool2d(pixels, block) if block > 1 else pixels
-        rows[start : start + CHUNK] = means.permute(0, 2, 3, 1).flatten(1) / 255
+        rows[start : start + chunk] = means.permute(0, 2, 3, 1).flatten(1) / 255
     return rows.numpy()

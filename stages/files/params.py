@@ -25,9 +25,9 @@ NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Several = Annotated[int, Field(ge=2, lt=2**31)]
-# No system has a file of such a name.
 # What dvc.yaml puts before `-m stages.pretrain`: Python, or torchrun with its options.
 LAUNCH = "^(python|torchrun( -[^ ]+)*)$"
+# No system has a file of a longer name.
 PathText = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"^[^\x00]+$")]
 
 

@@ -75,7 +75,12 @@ def _images(batch: dict[bytes, Any], side: int) -> np.ndarray:
     if planes.dtype != np.uint8:
         raise ValueError(f"holds pixels of type {planes.dtype}, not bytes")
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return images if side == SIDE else np.stack([scaled(Image.fromarray(image), side) for image in images])
+    if side == SIDE:
+        return images
+    larger = np.empty((len(images), side, side, 3), np.uint8)
+    for number, image in enumerate(images):
+        larger[number] = scaled(Image.fromarray(image), side)
+    return larger
 
 
 def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str], side: int) -> Labelled:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from stages.images.dataset import Dataset, Labelled
 from stages.images.sizes import SAMPLE
 
-CHUNK = 1024  # images drawn at once
+PIXELS = 2**20  # drawn at once: 1024 images of 32x32
 WAVES = 24  # a texture is the sum of so many plane waves
 WAVE_NUMBERS = (0.45, 0.8)  # radians a pixel of 32x32: blotches are four to seven pixels wide
 EDGE = 6.0  # how sharp the edges of the blotches are
@@ -60,7 +60,7 @@ COARSE_OF_FINE = superclass_of(FINE)
 
 
 def generate_sample(seed: int, side: int) -> Dataset:
-    """The whole sample, the same for the same seed; with more pixels the same textures but for the noise."""
+    """The whole sample, the same for the same seed and size."""
     stream = Generator().manual_seed(seed)
     unlabelled = draw(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=stream), side, stream)
     train, test = (draw_labelled(side, stream) for _ in ("train", "test"))
@@ -74,7 +74,7 @@ def draw_labelled(side: int, stream: Generator) -> Labelled:
 
 def draw(fine: Tensor, side: int, stream: Generator) -> Tensor:
     """One image for each fine class number: (N,) -> (N, S, S, 3) uint8."""
-    return torch.cat([_draw_chunk(chunk, side, stream) for chunk in fine.split(CHUNK)])
+    return torch.cat([_draw_chunk(chunk, side, stream) for chunk in fine.split(PIXELS // side**2)])
 
 
 def _draw_chunk(fine: Tensor, side: int, stream: Generator) -> Tensor:

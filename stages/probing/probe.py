@@ -23,9 +23,13 @@ class Split:
     y: np.ndarray  # (N,) class numbers
 
     @property
+    def classes(self) -> int:
+        return int(self.y.max()) + 1
+
+    @property
     def work(self) -> int:
         """Images times classes: what the time of a fit grows with."""
-        return len(self.y) * (int(self.y.max()) + 1)
+        return len(self.y) * self.classes
 
     def first(self, classes: int) -> "Split":
         kept = self.y < classes
@@ -38,7 +42,7 @@ class Split:
         """About so many random images, equally many of each class where there are more, at least two."""
         if len(self.y) <= images:
             return self
-        per_class = max(2, images // (int(self.y.max()) + 1))
+        per_class = max(2, images // self.classes)
         return self.subset(draw_labels(self.y, per_class, [seed]))
 
 

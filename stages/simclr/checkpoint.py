@@ -49,7 +49,7 @@ class Checkpoint:
         if hashlib.sha256(data).digest() != digest:
             print(f"{self.path}: is damaged and ignored; training starts from the beginning", file=sys.stderr)
             return []
-        saved = torch.load(io.BytesIO(data), weights_only=True)
+        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         self.epochs = len(saved["history"])

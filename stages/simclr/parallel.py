@@ -4,7 +4,9 @@
 one process, and everything here returns what it was given.
 """
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from stages.files.messages import one_line
+
 TIMEOUT = timedelta(minutes=10)  # of a process that waits for the others
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
@@ -26,17 +31,27 @@ def processes() -> Iterator[torch.device]:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if dist.is_torchelastic_launched():
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
     try:
+        if dist.is_torchelastic_launched():
+            _end_with_parent()
+            backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+            dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
         yield device
-    except (RuntimeError, dist.DistError) as error:
+    except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        sys.exit(f"process {rank()}: another process has ended or does not answer; torchrun says which was first")
+        said = one_line(error)
+        sys.exit(
+            f"process {rank()}: another process has ended or does not answer; torchrun says which was first ({said})"
+        )
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """A torchrun that was killed would leave its processes training: they have sessions of their own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def rank() -> int:

@@ -42,6 +42,7 @@ def test_short_work_on_no_terminal_says_nothing(monkeypatch: pytest.MonkeyPatch)
 def test_a_line_goes_to_the_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress("training", 10) as bar:
+    with Progress("training", 10, done=4) as bar:
         bar.say("epoch 1")
+        assert bar.n == 4
     assert capsys.readouterr().out == "epoch 1\n"

@@ -56,6 +56,15 @@ def test_two_processes_survive_the_loss_of_one(repository: Repository) -> None:
 
 
 @pytest.mark.slow
+def test_processes_end_with_a_torchrun_that_is_killed(repository: Repository) -> None:
+    set_processes(repository, 2)
+    repository.kill(AGAIN, when=lambda: bool(repository.checkpoints()))  # dvc and torchrun
+    time.sleep(1)
+    assert workers(repository) == []
+    assert "going on after epoch" in repository.run(AGAIN)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("which", range(4))
 def test_four_processes_survive_the_loss_of_any_one(which: int, repository: Repository) -> None:
     set_processes(repository, 4)
