@@ -32,7 +32,7 @@ from benchmarks.verify import processor
 from stages.download import starting_weights
 from stages.features.extraction import extract
 from stages.files.params import load_params
-from stages.files.tensors import write_tensors
+from stages.files.tensors import Rows, write_tensors
 from stages.images.sample import generate_sample
 from stages.pretrain import View, random_stream, set_up, train_epoch
 from stages.probing.logreg import validation_losses
@@ -131,29 +131,23 @@ def rounded(value: float) -> str:
 
 
 @cache
-def unlabelled(side: int = 32) -> Tensor:
-    if side == 32:
-        return torch.from_numpy(generate_sample(PARAMS.seed, side).unlabelled)
-    return memory.noise(256, side)
-
-
-@cache
-def labelled() -> tuple[Tensor, np.ndarray]:
-    """Training images and their classes."""
-    train = generate_sample(PARAMS.seed, 32).train
-    return torch.from_numpy(train.images), train.fine
+def sample() -> tuple[Tensor, Tensor, np.ndarray]:
+    """Images to pretrain on; training images for the probes, and their classes."""
+    sample = generate_sample(PARAMS.seed, 32)
+    assert sample.unlabelled
+    return sample.unlabelled.all(), sample.train.images.all(), sample.train.fine
 
 
 def textbook_speed() -> Figures:
     model = textbook.network()
     optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
-    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, unlabelled(), 256), 256)}
+    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, sample()[0], 256), 256)}
 
 
 def lightly_speed() -> Figures:
     model = lightly_simclr.SimCLR().to(DEVICE)
     optimizer = SGD(model.parameters(), lr=0.06)
-    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, unlabelled(), 256), 256)}
+    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, sample()[0], 256), 256)}
 
 
 def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
@@ -173,10 +167,14 @@ def now() -> float:
 
 
 def train(
-    steps: int, batch_size: int = 256, side: int = 32, view: View = OURS, watch: Callable[..., None] | None = None
+    steps: int,
+    batch_size: int = 256,
+    images: Tensor | Rows | None = None,
+    view: View = OURS,
+    watch: Callable[..., None] | None = None,
 ) -> tuple[float, float]:
-    """Our `train_epoch` for so many steps after one to warm up: (views/s, seconds)."""
-    images = unlabelled(side).to(DEVICE)
+    """Our `train_epoch` for so many steps after one to warm up, on the sample unless told: (views/s, seconds)."""
+    images = sample()[0] if images is None else images
     torch.manual_seed(PARAMS.seed)
     model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
     synchronise_batch_norm(model)
@@ -252,12 +250,12 @@ def image_counts() -> Figures:
 
 
 def image_sizes() -> Figures:
-    return {f"side {side}": train(4, 32, side)[0] for side in SIDES}
+    return {f"side {side}": train(4, 32, memory.noise(256, side))[0] for side in SIDES}
 
 
 def extraction() -> Figures:
     """Images per second of our extraction and of torchvision's network in the same batches."""
-    images, _ = labelled()
+    _, images, _ = sample()
     encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
 
     @torch.inference_mode()
@@ -267,7 +265,7 @@ def extraction() -> Figures:
 
     return {
         "stock extraction": len(images) / seconds_of(stock_extract),
-        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, DEVICE)),
+        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, DEVICE).all()),
     }
 
 
@@ -290,8 +288,8 @@ def grid_search() -> Figures:
 @cache
 def untrained_features() -> Split:
     torch.manual_seed(PARAMS.seed)
-    images, classes = labelled()
-    return Split(extract(Encoder(PARAMS.stem), images, DEVICE).numpy(), classes)
+    _, images, classes = sample()
+    return Split(extract(Encoder(PARAMS.stem), images, DEVICE).all().numpy(), classes)
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:

@@ -1,8 +1,8 @@
-"""Peak memory of every stage on data of CIFAR's size: `python -m benchmarks.memory` prints the table of
-benchmarks/README.md.
+"""Peak memory of every stage: `python -m benchmarks.memory` prints the tables of benchmarks/README.md.
 
-50,000 images for pretraining, 50,000 and 10,000 for the probes of 100 classes. Few iterations, because they change the
-time and not the memory: ten minutes on 2 cores.
+First on data of CIFAR's size (50,000 images for pretraining; 50,000 and 10,000 for the probes of 100 classes) and on
+four times as many. Then on images for pretraining that are together larger than this machine's memory. Few iterations,
+because they change the time and not the memory: forty minutes on 2 cores. TMPDIR must have room for twice the memory.
 """
 
 import os
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
@@ -22,25 +23,52 @@ from stages.files.tensors import write_tensors
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 100
-COUNTS = {"train": 500, "test": 100}  # of each class
+TRAIN, TEST = 500, 100  # images of each class
+TIMES = (1, 4)
 FEW = {"epochs": 1, "logreg": {"max_iter": 3, "labels_per_class": []}, "linear": {"epochs": 1}}
+LARGE_SIDE = 224  # pixels
+LARGE_BATCH = 32  # which leaves room for such images
+SECONDS = 300  # of training on them
 
 
 def main() -> None:
+    peaks = {times: of_all_stages(times) for times in TIMES}
+    print(f"| stage | {' | '.join(f'{times} x CIFAR, GB' for times in TIMES)} |\n|---|{'---:|' * len(TIMES)}")
+    for stage in peaks[1]:
+        print(f"| `{stage}` | {' | '.join(f'{peaks[times][stage]:.2f}' for times in TIMES)} |", flush=True)
+    larger_than_memory()
+
+
+def of_all_stages(times: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         set_up(folder, {"data": "folder", **FEW})
-        link_images(folder / "images")
-        print("| stage | peak memory, GB |\n|---|---:|")
-        for stage in ("check", "download"):
-            show(stage, folder)
-        write_noise(folder / "data")  # equal images would collapse
-        for stage in ("pretrain", "extract-features", "fit-logreg", "report"):
-            show(stage, folder)
+        for part, count in (("train", TRAIN), ("test", TEST)):
+            for label in range(CLASSES):
+                link_images(folder / "images" / part / f"{label:02}", times * count)
+        peaks = {stage: run_stage(stage, folder)[1] for stage in ("check", "download")}
+        write_noise(folder / "data", times)  # equal images would collapse
+        later = ("pretrain", "extract-features", "fit-logreg", "report")
+        return peaks | {stage: run_stage(stage, folder)[1] for stage in later}
 
 
-def show(stage: str, folder: Path) -> None:
-    print(f"| `{stage}` | {run_stage(stage, folder)[1]:.2f} |", flush=True)
+def larger_than_memory() -> None:
+    """`download` writes more images than the memory holds, and `train_epoch` reads batches all over them."""
+    memory = psutil.virtual_memory().total
+    count = int(1.05 * memory / (LARGE_SIDE**2 * 3))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        set_up(folder, {"data": "folder", "image_size": LARGE_SIDE, "first_classes": 2, "batch_size": LARGE_BATCH})
+        for place in ("train/a", "train/b", "test/a", "test/b"):
+            link_images(folder / "images" / place, 2)
+        link_images(folder / "images/unlabeled", count)
+        seconds, peak = run_stage("download", folder)
+        size = (folder / "data/unlabelled.safetensors").stat().st_size
+        print(f"\n{count:,} images of {LARGE_SIDE}x{LARGE_SIDE}, {size / 1e9:.1f} GB; memory {memory / 1e9:.1f} GB\n")
+        print("| | seconds | peak memory, GB |\n|---|---:|---:|")
+        print(f"| `download` | {seconds:.0f} | {peak:.2f} |", flush=True)
+        _, peak = run_stage("pretrain", folder, SECONDS)
+        print(f"| the first {SECONDS} seconds of `pretrain`, batch {LARGE_BATCH} | {SECONDS} | {peak:.2f} |")
 
 
 def set_up(folder: Path, changes: dict[str, Any]) -> None:
@@ -53,11 +81,20 @@ def set_up(folder: Path, changes: dict[str, Any]) -> None:
         (folder / name).symlink_to(ROOT / name)
 
 
-def run_stage(stage: str, folder: Path) -> tuple[float, float]:
-    """`python -m` the stage in a process of its own: seconds, and peak memory in GB."""
+def run_stage(stage: str, folder: Path, limit: int = 0) -> tuple[float, float]:
+    """`python -m` the stage in a process of its own: seconds, and peak memory in GB.
+
+    limit: after so many seconds the stage is stopped as by Ctrl-C.
+    """
     # The stage says itself what its peak was: the kernel's account of a child begins with its parent's memory.
-    module = f"stages.{stage.replace('-', '_')}"
-    script = f"import runpy; runpy.run_module('{module}', run_name='__main__'); print(open('/proc/self/status').read())"
+    script = f"""
+import contextlib, runpy, signal
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+signal.alarm({limit})
+with contextlib.suppress({"SystemExit" if limit else ""}):
+    runpy.run_module("stages.{stage.replace("-", "_")}", run_name="__main__")
+print(open("/proc/self/status").read())
+"""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - start
@@ -66,27 +103,26 @@ def run_stage(stage: str, folder: Path) -> tuple[float, float]:
     return seconds, int(kilobytes[1]) * 1024 / 1e9
 
 
-def link_images(root: Path) -> None:
-    """The same picture under as many names as there are images."""
-    root.mkdir()
+def link_images(root: Path, count: int) -> None:
+    """The same picture under so many names. A file can have 65,000 on ext4."""
+    root.mkdir(parents=True)
     picture = root / ".picture.png"
-    Image.new("RGB", (32, 32), "gray").save(picture)
-    for part, count in COUNTS.items():
-        for label in range(CLASSES):
-            (root / part / f"{label:02}").mkdir(parents=True)
-            for number in range(count):
-                os.link(picture, root / part / f"{label:02}" / f"{number}.png")
+    for number in range(count):
+        if number % 50_000 == 0:
+            picture.unlink(missing_ok=True)
+            Image.new("RGB", (32, 32), "gray").save(picture)
+        os.link(picture, root / f"{number}.png")
 
 
-def write_noise(data: Path) -> None:
+def write_noise(data: Path, times: int = 1) -> None:
     tensors = {}
-    for part, count in COUNTS.items():
+    for part, count in (("train", times * TRAIN), ("test", times * TEST)):
         fine = torch.arange(CLASSES).repeat_interleave(count)
         tensors |= {f"{part}_images": noise(len(fine)), f"{part}_fine": fine, f"{part}_coarse": fine // 5}
-    tensors["test_seen"] = torch.zeros(CLASSES * COUNTS["test"], dtype=torch.bool)
+    tensors["test_seen"] = torch.zeros(CLASSES * times * TEST, dtype=torch.bool)
     names = {"fine_names": [str(n) for n in range(CLASSES)], "coarse_names": [str(n) for n in range(CLASSES // 5)]}
     write_tensors(data / "labelled.safetensors", tensors, names)
-    write_tensors(data / "unlabelled.safetensors", {"images": noise(CLASSES * COUNTS["train"])})
+    write_tensors(data / "unlabelled.safetensors", {"images": noise(CLASSES * times * TRAIN)})
 
 
 def noise(count: int, side: int = 32) -> torch.Tensor:

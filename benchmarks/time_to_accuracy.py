@@ -20,13 +20,14 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchvision.models import resnet18
 from tqdm import tqdm
 
 from benchmarks import lightly_simclr, textbook
 from benchmarks.verify import processor
 from stages.features.extraction import extract
 from stages.files.params import load_params
-from stages.files.tensors import read_tensors
+from stages.files.tensors import open_tensors, read_tensors
 from stages.pretrain import random_stream, set_up, train_epoch
 from stages.probing.logreg import choose_and_fit
 from stages.probing.neighbours import fit_neighbours
@@ -50,7 +51,7 @@ def main() -> None:
         sys.exit("usage: python -m benchmarks.time_to_accuracy IMAGES EPOCHS")
     if PARAMS.stem != "imagenet":
         sys.exit(f"params.yaml: stem = {PARAMS.stem}: the others have torchvision's; only with stem = imagenet")
-    images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count].clone()
+    images = open_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count]
     labelled = read_tensors(Path("data/labelled.safetensors"))[0]
     start = read_tensors(Path("data/resnet18.safetensors"))[0]
     print(f"{processor()}; {len(images)} images, {epochs} epochs; {date.today()}\n")
@@ -89,7 +90,9 @@ def the_textbooks(images: Tensor, start: State, epochs: int) -> State:
 
 def lightlys(images: Tensor, start: State, epochs: int) -> State:
     model = lightly_simclr.SimCLR()
-    backbone = dict(zip(model.backbone.state_dict(), (name for name in start if "fc" not in name), strict=True))
+    # The backbone is a torchvision network's children in their order, all but the last.
+    torchvisions = (name for name in resnet18().state_dict() if not name.startswith("fc."))
+    backbone = dict(zip(model.backbone.state_dict(), torchvisions, strict=True))
     model.backbone.load_state_dict({theirs: start[name] for theirs, name in backbone.items()})
     model.to(DEVICE)
     trained(model, epochs, lambda _, opt: all_of(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
@@ -101,13 +104,13 @@ def ours(images: Tensor, start: State, epochs: int) -> State:
     model = SimCLR(PARAMS.stem, PARAMS.projection_dim)
     model.encoder.load_torchvision(start)
     model.to(DEVICE)
-    on_device, view = images.to(DEVICE), partial(augment, **PARAMS.augment.model_dump())
+    view = partial(augment, **PARAMS.augment.model_dump())
 
     def epoch(number: int, optimizer: Optimizer) -> None:
         stream = random_stream(PARAMS.seed, number, DEVICE)
         order = torch.randperm(len(images), generator=stream, device=DEVICE)
         batches = order[: len(order) // PARAMS.batch_size * PARAMS.batch_size].split(PARAMS.batch_size)
-        train_epoch(model, on_device, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
+        train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
 
     trained(model, epochs, epoch, fused=True)
     return model.encoder.state_dict()
@@ -121,7 +124,7 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
     encoder = Encoder(PARAMS.stem)
     encoder.load_torchvision({name: tensor.cpu() for name, tensor in state.items()})
     train, test = (
-        Split(extract(encoder, labelled[f"{part}_images"], DEVICE).numpy(), labelled[f"{part}_fine"].numpy())
+        Split(extract(encoder, labelled[f"{part}_images"], DEVICE).all().numpy(), labelled[f"{part}_fine"].numpy())
         for part in ("train", "test")
     )
     first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)

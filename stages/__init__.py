@@ -48,6 +48,7 @@ def switches(params: dict[str, Any], compatible: bool) -> dict[str, str]:
     found = dict.fromkeys(THREADS, str(params.get("threads", 2)))
     found["MKL_DYNAMIC"] = "FALSE"  # as many threads as asked for, also where there are fewer cores
     found["GOMP_SPINCOUNT"] = "1000"  # changes no result; beside other load it is twice as fast
+    found["SCIPY_ARRAY_API"] = "1"  # SciPy's part in logistic regression on a GPU
     found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # the same products again and again on a GPU
     if params.get("same_bytes", True) and has_avx2():
         found |= SAME_KERNELS | {"MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT"}

@@ -9,6 +9,9 @@ Writes  data/unlabelled.safetensors  images (N, S, S, 3) uint8, for pretraining
 
 import sys
 import warnings
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +22,16 @@ from torch import Tensor
 from stages.files.inputs import inputs_must_not_change
 from stages.files.messages import one_line, shortened
 from stages.files.params import load_params
-from stages.files.tensors import write_tensors
+from stages.files.tensors import Stream, open_tensors, write_tensors
 from stages.files.writing import require_room
 from stages.images.archives import CIFAR10, CIFAR100, IMAGENET, fetch
 from stages.images.cifar import load_cifar
-from stages.images.dataset import Dataset, seen_before
+from stages.images.dataset import Dataset, chunks_of, image_stream, seen_before, with_digests
 from stages.images.folder import load_folder
 from stages.images.sample import generate_sample
 from stages.images.sizes import count_images
+
+UNLABELLED, LABELLED = Path("data/unlabelled.safetensors"), Path("data/labelled.safetensors")
 
 
 def main() -> None:
@@ -42,15 +47,15 @@ def main() -> None:
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror), side)
         case "folder":
             dataset = load_folder(Path(params.folder), side)
-    seen = seen_before(dataset.test.images, dataset.train.images)
-    write_dataset(dataset, seen)
+    write_dataset(dataset)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
+    unlabelled, (labelled, _) = open_tensors(UNLABELLED)[0]["images"], open_tensors(LABELLED)
     print(
-        f"{len(dataset.unlabelled)} unlabelled images; {len(dataset.train.images)} training and "
-        f"{len(dataset.test.images)} test images of {len(dataset.fine_names)} classes"
+        f"{len(unlabelled)} unlabelled images; {len(labelled['train_images'])} training and "
+        f"{len(labelled['test_images'])} test images of {len(dataset.fine_names)} classes"
     )
-    if seen.any():
-        print(f"{seen.sum()} test images have the pixels of a training image or of an earlier test image")
+    if seen := int(labelled["test_seen"].all().sum()):
+        print(f"{seen} test images have the pixels of a training image or of an earlier test image")
 
 
 def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
@@ -66,18 +71,29 @@ def starting_weights(imagenet: Path | None, seed: int) -> dict[str, Tensor]:
     return resnet.state_dict()
 
 
-def write_dataset(dataset: Dataset, seen: np.ndarray) -> None:
-    write_tensors(Path("data/unlabelled.safetensors"), {"images": torch.from_numpy(dataset.unlabelled)})
-    write_tensors(
-        Path("data/labelled.safetensors"),
-        {
-            f"{part}_{name}": torch.from_numpy(array)
-            for part, labelled in (("train", dataset.train), ("test", dataset.test))
-            for name, array in vars(labelled).items()
-        }
-        | {"test_seen": torch.from_numpy(seen)},
-        {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names},
-    )
+def write_dataset(dataset: Dataset) -> None:
+    """Writes the images as they come, in the order in which they come."""
+    train, test = dataset.train, dataset.test
+    write_tensors(UNLABELLED, {"images": dataset.unlabelled or train.images})
+    if dataset.unlabelled is None:
+        train = replace(train, images=read_again(UNLABELLED))
+    digests = {"train": array("Q"), "test": array("Q")}
+
+    def test_seen() -> Iterator[Tensor]:
+        yield torch.from_numpy(seen_before(*(np.array(digests[part]) for part in ("test", "train"))))
+
+    tensors: dict[str, Tensor | Stream] = {}
+    for part, labelled in (("train", train), ("test", test)):
+        tensors[f"{part}_images"] = with_digests(labelled.images, digests[part])
+        tensors |= {f"{part}_{level}": torch.from_numpy(getattr(labelled, level)) for level in ("fine", "coarse")}
+    tensors["test_seen"] = Stream(test.fine.shape, torch.bool, test_seen())  # last: all images have passed by then
+    write_tensors(LABELLED, tensors, {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names})
+
+
+def read_again(file: Path) -> Stream:
+    images = open_tensors(file)[0]["images"]
+    count, side = images.shape[:2]
+    return image_stream(count, side, (images[rows] for rows in chunks_of(count, side)))
 
 
 if __name__ == "__main__":

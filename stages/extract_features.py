@@ -12,7 +12,11 @@ Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simc
 """
 
 import sys
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +31,13 @@ from stages.features.maps import tsne
 from stages.features.pixels import pixel_components
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import Params, load_params
-from stages.files.tensors import read_tensors, write_tensors
+from stages.files.tensors import Rows, Stream, open_tensors, read_tensors, write_tensors
 from stages.files.writing import require_room, write_table
 from stages.simclr.encoder import FEATURES, Encoder
 from stages.simclr.parallel import processes, rank
 
 SPLITS = ("train", "test")
+FEATURES_FILE = Path("data/features.safetensors")
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse", "test_seen")
 MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds for them
 
@@ -45,7 +50,7 @@ def main() -> None:
 
 
 def extract_features(params: Params, device: torch.device) -> None:
-    labelled, names = read_tensors(Path("data/labelled.safetensors"))
+    labelled, names = open_tensors(Path("data/labelled.safetensors"))
     train, test = (labelled[f"{split}_images"] for split in SPLITS)
 
     initial = load_encoder(Path("models/initial.safetensors"), params.stem)
@@ -57,23 +62,39 @@ def extract_features(params: Params, device: torch.device) -> None:
 
     # Once more in DVC's cache.
     require_room(Path("data"), 2 * 4 * FEATURES * (len(train) + len(test)) * (1 + len(encoders)))
-    features = {name: (extract(each, train, device), extract(each, test, device)) for name, each in encoders.items()}
-    if rank() > 0:  # the processes share the encoders' work alone
+    features = {
+        name: tuple(extract(encoder, images, device) for images in (train, test)) for name, encoder in encoders.items()
+    }
+    if rank() > 0:  # the processes share the encoders' work alone, and the first one writes
+        for stream in chain(*features.values()):
+            deque(stream.chunks, maxlen=0)
         return
+    features["pixels"] = pixel_components(train, test, FEATURES)
+    labels = {name: labelled[name].all() for name in LABELS}
+    tensors: dict[str, Tensor | Stream] = {**labels}
     for name, both in features.items():
-        if not all(bool(h.isfinite().all()) for h in both):
-            advice = (
-                "pretrain again, with a smaller lr" if name == "simclr" else "`dvc repro -f download` makes it anew"
-            )
-            sys.exit(f"features of the encoder {name} are no numbers; {advice}")
-    features = {"pixels": pixel_components(train, test, FEATURES)} | features
-    tensors = {f"{split}_{name}": h for name, both in features.items() for split, h in zip(SPLITS, both, strict=True)}
-    labels = {name: labelled[name] for name in LABELS}
-    write_tensors(Path("data/features.safetensors"), tensors | labels, {"encoders": list(features), **names})
+        tensors |= {f"{split}_{name}": checked(name, h) for split, h in zip(SPLITS, both, strict=True)}
+    write_tensors(FEATURES_FILE, tensors, {"encoders": ["pixels", *encoders], **names})
 
     before = "imagenet" if "imagenet" in encoders else "untrained"
-    shown = {name: features[name][1] for name in (before, "simclr")}
+    written = open_tensors(FEATURES_FILE)[0]
+    shown = {name: written[f"test_{name}"] for name in (before, "simclr")}
     write_table(Path("plots/data/maps.csv"), map_table(shown, labels, names, params.seed))
+
+
+def checked(encoder: str, features: Stream) -> Stream:
+    """The same stream; exits where a feature is no number."""
+
+    def chunks() -> Iterator[Tensor]:
+        for chunk in features.chunks:
+            if not bool(chunk.isfinite().all()):
+                advice = "pretrain again, with a smaller lr"
+                if encoder != "simclr":
+                    advice = "`dvc repro -f download` makes it anew"
+                sys.exit(f"features of the encoder {encoder} are no numbers; {advice}")
+            yield chunk
+
+    return replace(features, chunks=chunks())
 
 
 def load_encoder(path: Path, stem: str) -> Encoder:
@@ -83,7 +104,7 @@ def load_encoder(path: Path, stem: str) -> Encoder:
 
 
 def map_table(
-    features: dict[str, Tensor], labels: dict[str, Tensor], names: dict[str, list[str]], seed: int
+    features: dict[str, Rows], labels: dict[str, Tensor], names: dict[str, list[str]], seed: int
 ) -> pd.DataFrame:
     """Random test images on a map for each encoder, with their classes and superclasses."""
     images = np.random.default_rng(seed).permutation(len(labels["test_fine"]))[:MAPPED]

@@ -32,7 +32,7 @@ from stages import check_arithmetic
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import load_params
 from stages.files.progress import Progress
-from stages.files.tensors import read_tensors, write_tensors
+from stages.files.tensors import open_tensors, write_tensors
 from stages.files.writing import write_metrics, write_table
 from stages.probing.linear import fit_linear
 from stages.probing.logreg import choice_work, choose_and_fit, few_label_accuracies
@@ -65,8 +65,8 @@ def main() -> None:
     # on how many there are.
     torch.set_num_threads(1)
     threadpool_limits(1)
-    tensors, notes = read_tensors(FEATURES)
-    features = {name: tensor.numpy() for name, tensor in tensors.items()}
+    tensors, notes = open_tensors(FEATURES)
+    features = {name: rows.mapped() for name, rows in tensors.items()}
     fine_names, coarse_names, encoders = notes["fine_names"], notes["coarse_names"], notes["encoders"]
     for encoder in encoders:
         if (features[f"train_{encoder}"] == features[f"train_{encoder}"][0]).all():

@@ -13,7 +13,8 @@ Shapes: B images of a batch, V = 2B views, P numbers of a projection z.
 import ctypes
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from stages import check_arithmetic
 from stages.files.inputs import fingerprints, inputs_must_not_change
 from stages.files.params import Params, load_params
 from stages.files.progress import Progress
-from stages.files.tensors import read_tensors, write_tensors
+from stages.files.tensors import Rows, open_tensors, read_tensors, write_tensors
 from stages.files.writing import require_room, write_metrics, write_table
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, History, resumable
@@ -76,7 +77,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     torch.manual_seed(params.seed)
     first = rank() == 0  # the process that writes
 
-    images = read_tensors(Path("data/unlabelled.safetensors"))[0]["images"].to(device)
+    images = open_tensors(Path("data/unlabelled.safetensors"))[0]["images"]
     train, held_out = split(len(images), params.batch_size, random_stream(params.seed, 0, device))
     view = partial(augment, **params.augment.model_dump())
 
@@ -124,7 +125,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     if not first:
         return
     write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict())
-    shown = images[train[:SHOWN_IMAGES]]
+    shown = images[train[:SHOWN_IMAGES]].to(device)
     write_tensors(Path("data/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
     # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.
     require_room(checkpoint.path, 3 * size)
@@ -180,12 +181,27 @@ def split(count: int, batch_size: int, stream: Generator) -> tuple[Tensor, Tenso
     return order[held_out : held_out + train], order[:held_out]
 
 
-def embed(model: nn.Module, images: Tensor, batch: Tensor, view: View, stream: Generator) -> Tensor:
-    """Two views of each image in one forward pass, all first views, then all second.
+def loaded(images: Rows | Tensor, batches: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
+    """This process's share of every batch, read while the step before computes.
 
-    images: (N, H, W, 3) uint8; batch: (B,) indices. Returns z (V, P); each process computes its share of the rows.
+    images: (N, H, W, 3) uint8; batches: (B,) indices each. Yields (V, H, W, 3) uint8: each image for two views, all for
+    the first views, then all for the second.
     """
-    views = view(images[share(batch.repeat(2))], stream)
+
+    def load(batch: Tensor) -> Tensor:
+        return images[share(batch.repeat(2))]
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(load, batches[0])
+        for following in batches[1:]:
+            current, ahead = ahead.result(), reader.submit(load, following)
+            yield current.to(device)
+        yield ahead.result().to(device)
+
+
+def embed(model: nn.Module, images: Tensor, view: View, stream: Generator) -> Tensor:
+    """A view of each image (this process's share of V, H, W, 3): z (V, P) of all processes, in one forward pass."""
+    views = view(images, stream)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
         z = model(views.contiguous(memory_format=torch.channels_last))
     return gather(z)
@@ -200,7 +216,7 @@ def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
 
 def train_epoch(
     model: nn.Module,
-    images: Tensor,
+    images: Rows | Tensor,
     batches: tuple[Tensor, ...],
     view: View,
     stream: Generator,
@@ -211,8 +227,8 @@ def train_epoch(
     """One pass over the batches of indices; the metrics of its steps."""
     model.train()
     steps = []
-    for batch in batches:
-        loss, metrics = contrast(embed(model, images, batch, view, stream), temperature)
+    for batch, batch_images in zip(batches, loaded(images, batches, stream.device), strict=True):
+        loss, metrics = contrast(embed(model, batch_images, view, stream), temperature)
         loss.backward()
         sum_gradients(model)
         optimizer.step()
@@ -224,14 +240,19 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, images: Tensor, batches: tuple[Tensor, ...], view: View, stream: Generator, temperature: float
+    model: nn.Module,
+    images: Rows | Tensor,
+    batches: tuple[Tensor, ...],
+    view: View,
+    stream: Generator,
+    temperature: float,
 ) -> dict[str, float]:
     """The same metrics without training, with BatchNorm's running statistics, and the health of the embeddings.
 
     In the first epochs these statistics lag behind the weights, which is why the held-out loss begins so high.
     """
     model.eval()
-    embedded = [embed(model, images, batch, view, stream) for batch in batches]
+    embedded = [embed(model, each, view, stream) for each in loaded(images, batches, stream.device)]
     first, second = (torch.cat(views) for views in zip(*(z.float().chunk(2) for z in embedded), strict=True))
     # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
     health = embedding_health(*(z[:HEALTH_IMAGES].cpu().numpy() for z in (first, second)))

@@ -6,7 +6,6 @@ Writes  report.html, plots/{accuracy,views,neighbours,maps,mistakes}.png
 """
 
 import base64
-import hashlib
 import io
 import platform
 from collections.abc import Mapping
@@ -14,14 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from stages.files.inputs import inputs_must_not_change
+from stages.files.inputs import inputs_must_not_change, md5
 from stages.files.params import FILE, load_params
-from stages.files.tensors import read_tensors
+from stages.files.tensors import Rows, open_tensors, read_tensors
 from stages.files.writing import write_bytes
 from stages.page.figures import (
     draw_accuracies,
@@ -54,7 +53,8 @@ from stages.page.summaries import (
 TEMPLATE = Path(__file__).with_name("page") / "report.html.jinja"
 TABLES = ("pretrain", "scores", "gains", "fits", "choice_of_C", "label_efficiency", "predictions", "maps")
 PLOTTED = ("accuracy", "views", "neighbours", "maps", "mistakes")  # also files of their own
-HASHED = ("data/unlabelled", "data/labelled", "models/initial", "models/simclr", "models/classifier")
+HASHED = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
+HASHED += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 SHOWN_PAIRS, SHOWN_MISTAKES = 10, 16
 
@@ -63,7 +63,7 @@ def main() -> None:
     params = load_params()
     tables = {name: read_table(Path(f"plots/data/{name}.csv")) for name in TABLES}
     tables["neighbours"] = read_table(Path("data/neighbours.csv"))
-    labelled, names = read_tensors(Path("data/labelled.safetensors"))
+    labelled, names = open_tensors(Path("data/labelled.safetensors"))
     views = read_tensors(Path("data/views.safetensors"))[0]
     results = results_of(
         tables["scores"],
@@ -74,7 +74,7 @@ def main() -> None:
             "superclasses": f"{len(names['coarse_names'])} superclasses",
         },
     )
-    figures = draw(tables, {name: tensor.numpy() for name, tensor in (labelled | views).items()}, results)
+    figures = draw(tables, labelled, views, results)
     pictures = {name: as_png(figure) for name, figure in figures.items()}
     for name in PLOTTED:
         write_bytes(Path(f"plots/{name}.png"), pictures[name])
@@ -90,13 +90,16 @@ def main() -> None:
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         params=FILE.read_text(encoding="utf-8"),
         versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        hashes={f"{name}.safetensors": md5(Path(f"{name}.safetensors")) for name in HASHED},
+        hashes={name: md5(Path(name)) for name in HASHED},
     )
     write_bytes(Path("report.html"), page.encode())
 
 
 def draw(
-    tables: Mapping[str, pd.DataFrame], images: Mapping[str, np.ndarray], results: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame],
+    labelled: Mapping[str, Rows],
+    views: Mapping[str, Tensor],
+    results: Mapping[str, Any],
 ) -> dict[str, Figure]:
     predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
     train, heldout = (pretrain[pretrain.split == split].set_index("epoch") for split in ("train", "heldout"))
@@ -132,10 +135,10 @@ def draw(
         "reliability": draw_reliability(reliability(predictions), calibration_error),
         "confusion": draw_confusion(predictions, names),
         "classes": draw_accuracy_of_classes(accuracy_of_classes(predictions)),
-        "views": draw_views(images["images"], images["first"], images["second"]),
-        "neighbours": draw_neighbours(tables["neighbours"], images["test_images"], images["train_images"]),
+        "views": draw_views(views["images"], views["first"], views["second"]),
+        "neighbours": draw_neighbours(tables["neighbours"], labelled["test_images"], labelled["train_images"]),
         "maps": draw_maps(tables["maps"], group_of, names),
-        "mistakes": draw_mistakes(surest_mistakes(predictions, SHOWN_MISTAKES), images["test_images"]),
+        "mistakes": draw_mistakes(surest_mistakes(predictions, SHOWN_MISTAKES), labelled["test_images"]),
     }
 
 
@@ -144,12 +147,6 @@ def as_png(figure: Figure) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
     return png.getvalue()
-
-
-def md5(path: Path) -> str:
-    """As in dvc.lock."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def render(**content: Any) -> str:

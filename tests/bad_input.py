@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from stages.images.dataset import Dataset
 
@@ -87,13 +89,13 @@ def damages(content: bytes, places: list[int] | None = None) -> st.SearchStrateg
     )
 
 
-def fits_together(dataset: Dataset) -> None:
-    for images in (dataset.unlabelled, dataset.train.images, dataset.test.images):
-        assert len(images) > 0
-        assert (images.dtype, images.shape[1:]) == (np.uint8, (32, 32, 3))
-    for part in (dataset.train, dataset.test):
+def fits_together(dataset: Dataset, images: list[Tensor]) -> None:
+    assert all(len(part) > 0 and part.dtype == torch.uint8 and part.shape[1:] == (32, 32, 3) for part in images)
+    assert dataset.unlabelled is None or dataset.unlabelled.shape == images[0].shape
+    for part, of_part in zip((dataset.train, dataset.test), images[1:], strict=True):
+        assert part.images.shape == of_part.shape
         for labels, known in ((part.fine, dataset.fine_names), (part.coarse, dataset.coarse_names)):
-            assert (labels.dtype, labels.shape) == (np.int64, part.images.shape[:1])
+            assert (labels.dtype, labels.shape) == (np.int64, of_part.shape[:1])
             assert 0 <= labels.min() <= labels.max() < len(known)
             assert all(isinstance(name, str) for name in known)
 

@@ -1,15 +1,37 @@
 """What pretraining starts from, and the room for all that comes from outside."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
 from stages import download
-from stages.download import starting_weights
+from stages.download import starting_weights, write_dataset
+from stages.files.tensors import read_tensors
+from stages.images.dataset import Dataset, Labelled, image_stream
+
+
+def test_without_unlabelled_images_the_training_images_are_written_twice_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = np.array([0, 0, 1])
+    train, test = (Labelled(image_stream(3, 32, iter(part.split(2))), labels, labels) for part in images.split(3))
+    test = replace(test, images=image_stream(3, 32, iter([images[[3, 1, 3]]])))
+    write_dataset(Dataset(None, train, test, ["a", "b"], ["c", "d"]))
+    unlabelled, (labelled, names) = read_tensors(download.UNLABELLED)[0], read_tensors(download.LABELLED)
+    assert torch.equal(unlabelled["images"], images[:3])
+    assert torch.equal(labelled["train_images"], images[:3])
+    assert torch.equal(labelled["test_images"], images[[3, 1, 3]])
+    assert labelled["test_seen"].tolist() == [False, True, True]
+    assert labelled["test_fine"].tolist() == [0, 0, 1]
+    assert names == {"fine_names": ["a", "b"], "coarse_names": ["c", "d"]}
 
 
 def test_random_weights_come_from_the_seed() -> None:

@@ -92,7 +92,7 @@ def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -
         def given(pixels: torch.Tensor, _: torch.Generator) -> torch.Tensor:
             return pixels.permute(0, 3, 1, 2).float()
 
-        z = stage.embed(model, images(64).to(device), given, random_stream(0, 0, device))
+        z = stage.embed(model, images(64).repeat(2, 1, 1, 1).to(device), given, random_stream(0, 0, device))
         loss, _ = stage.contrast(z, 0.5)
         loss.backward()
         return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}

@@ -4,6 +4,7 @@ Shapes: N images of H x W pixels, D features.
 """
 
 import copy
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stages.files.progress import Progress
+from stages.files.tensors import Rows, Stream
 from stages.simclr.encoder import FEATURES
 from stages.simclr.parallel import rank, total, world
 
@@ -31,18 +33,25 @@ def folded(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
-@torch.inference_mode()
-def extract(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+def extract(encoder: nn.Module, images: Rows | Tensor, device: torch.device) -> Stream:
     """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are.
 
-    Several processes take the batches in turn, so that each is computed alike, however many there are.
+    Several processes compute a batch each, and all of them get the features of all. So each batch is computed alike,
+    however many there are. All must read the stream.
     """
+    return Stream((len(images), FEATURES), torch.float32, _features(encoder, images, device))
+
+
+@torch.inference_mode()
+def _features(encoder: nn.Module, images: Rows | Tensor, device: torch.device) -> Iterator[Tensor]:
     frozen = folded(encoder).to(device)
-    features = torch.zeros(len(images), FEATURES)
-    size = PIXELS // (images.shape[1] * images.shape[2])
+    size = max(1, PIXELS // (images.shape[1] * images.shape[2]))
     with Progress("features", len(images), "images", silent=rank() > 0) as progress:
-        for start in range(0, len(images), size)[rank() :: world()]:
-            batch = images[start : start + size].to(device)
-            features[start : start + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
-            progress.update(min(len(batch) * world(), len(images) - progress.n))
-    return total(features)
+        for first in range(0, len(images), size * world()):
+            features = torch.zeros(min(size * world(), len(images) - first), FEATURES)
+            own = rank() * size
+            batch = images[first + own : first + own + size].to(device)
+            if len(batch):
+                features[own : own + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
+            yield total(features)
+            progress.update(len(features))

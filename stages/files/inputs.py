@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -21,7 +22,7 @@ IGNORED = {"__pycache__", ".DS_Store"}  # as in .dvcignore
 
 
 def fingerprints(stage: str) -> dict[str, str]:
-    """SHA-256 of every file and the value of every parameter that dvc.yaml lists for a stage, by name.
+    """MD5 of every file, as in dvc.lock, and the value of every parameter that dvc.yaml lists for a stage, by name.
 
     Of the user's folder of images, names, sizes and times instead: to read all of them twice could take minutes.
     """
@@ -32,7 +33,7 @@ def fingerprints(stage: str) -> dict[str, str]:
         if dep == "${folder}":
             prints[params["folder"]] = _times(Path(params["folder"]))
         else:
-            prints |= {str(file): _sha256(file) for file in _files(Path(dep))}
+            prints |= {str(file): md5(file) for file in _files(Path(dep))}
     return prints
 
 
@@ -43,21 +44,32 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file() and not IGNORED.intersection(file.parts))
 
 
-def _sha256(file: Path) -> str:
+def md5(file: Path) -> str:
+    """As in dvc.lock. A file may be large, so it is read again only where its size or its time has changed."""
     try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        stat = file.stat()
+        return _md5(file, stat.st_ino, stat.st_size, stat.st_ctime_ns)
     except OSError as error:
         return f"unreadable: {error.strerror}"
 
 
+@cache
+def _md5(file: Path, *_: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
+
+
 def _times(folder: Path) -> str:
+    found = hashlib.md5()
     try:
-        # Links as links: some lead nowhere or in circles.
-        stats = [(str(file), file.lstat().st_size, file.lstat().st_mtime_ns) for file in sorted(folder.rglob("*"))]
+        for place, subfolders, names in os.walk(folder):
+            subfolders.sort()
+            for name in sorted([*subfolders, *names]):
+                stat = os.lstat(os.path.join(place, name))  # of a link itself: some lead nowhere or in circles
+                found.update(json.dumps([place, name, stat.st_size, stat.st_mtime_ns]).encode())
     except OSError as error:  # a name longer than the system allows, or a file that disappears just now
         return f"unreadable: {error.strerror}"
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    return found.hexdigest()
 
 
 @contextmanager

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from stages.files.messages import one_line, shortened
-from stages.images.dataset import Dataset, Labelled, scaled
+from stages.files.tensors import Stream
+from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
 
 CIFAR10_TRAIN = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
 CIFAR100 = [f"cifar-100-python/{member}" for member in ("train", "test", "meta")]
@@ -30,12 +33,12 @@ def load_cifar(cifar10: Path, cifar100: Path, side: int) -> Dataset:
     Exits with one line where an archive holds something else.
     """
     with _opened(cifar10) as tar:
-        unlabelled = np.concatenate([_images(_unpickled(tar, member), side) for member in CIFAR10_TRAIN])
+        unlabelled = np.concatenate([_planes(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
     with _opened(cifar100) as tar:
         train, test, meta = (_unpickled(tar, member) for member in CIFAR100)
         fine, coarse = ([name.decode() for name in meta[f"{level}_label_names".encode()]] for level in LEVELS)
         labelled = [_labelled(part, fine, coarse, side) for part in (train, test)]
-        return Dataset(unlabelled, labelled[0], labelled[1], fine, coarse)
+        return Dataset(_images(unlabelled, side), labelled[0], labelled[1], fine, coarse)
 
 
 @contextmanager
@@ -69,25 +72,29 @@ def _unpickled(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
     return _ArrayUnpickler(file, encoding="bytes").load()
 
 
-def _images(batch: dict[bytes, Any], side: int) -> np.ndarray:
-    """Rows of 3 x 32 x 32 bytes, a colour plane after the other -> (N, S, S, 3) uint8."""
+def _planes(batch: dict[bytes, Any]) -> np.ndarray:
+    """(N, 3, 32, 32) uint8: in a row, one colour plane comes after the other."""
     planes = batch[b"data"].reshape(-1, 3, SIDE, SIDE)
     if planes.dtype != np.uint8:
         raise ValueError(f"holds pixels of type {planes.dtype}, not bytes")
-    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    if side == SIDE:
-        return images
-    larger = np.empty((len(images), side, side, 3), np.uint8)
-    for number, image in enumerate(images):
-        larger[number] = scaled(Image.fromarray(image), side)
-    return larger
+    return planes
+
+
+def _images(planes: np.ndarray, side: int) -> Stream:
+    def chunk(rows: slice) -> Tensor:
+        images = np.ascontiguousarray(planes[rows].transpose(0, 2, 3, 1))
+        if side != SIDE:
+            images = np.stack([scaled(Image.fromarray(image), side) for image in images])
+        return torch.from_numpy(images)
+
+    return image_stream(len(planes), side, map(chunk, chunks_of(len(planes), side)))
 
 
 def _labelled(batch: dict[bytes, Any], fine_names: list[str], coarse_names: list[str], side: int) -> Labelled:
-    images = _images(batch, side)
+    planes = _planes(batch)
     fine, coarse = (np.array(batch[f"{level}_labels".encode()]) for level in LEVELS)
     for labels, names in ((fine, fine_names), (coarse, coarse_names)):
         in_range = labels.dtype == np.int64 and bool(((labels >= 0) & (labels < len(names))).all())
-        if labels.shape != images.shape[:1] or not in_range:
-            raise ValueError(f"has labels that do not fit {len(images)} images of {len(names)} classes")
-    return Labelled(images, fine, coarse)
+        if labels.shape != planes.shape[:1] or not in_range:
+            raise ValueError(f"has labels that do not fit {len(planes)} images of {len(names)} classes")
+    return Labelled(_images(planes, side), fine, coarse)

@@ -10,15 +10,19 @@ import csv
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import EpsImagePlugin, Image, ImageOps
+from torch import Tensor
 
 from stages.files.messages import one_line, shortened
 from stages.files.progress import Progress
-from stages.images.dataset import Dataset, Labelled, Sizes, scaled
+from stages.files.tensors import Stream
+from stages.images.dataset import Dataset, Labelled, Sizes, chunks_of, image_stream, scaled
 
 NAMED = 10  # unreadable files that the error message lists
 
@@ -36,9 +40,9 @@ def count_folder(root: Path) -> Sizes:
 
 
 def load_folder(root: Path, side: int) -> Dataset:
-    """Reads all images below `root`, scaled to `side` pixels.
+    """All images below `root`, scaled to `side` pixels.
 
-    Exits with a message that names what is missing or cannot be read.
+    Exits with a message that names what is missing or, when the images are read, which of them cannot be read.
     """
     train_files, test_files, unlabelled = _listed(root)
     classes = list(train_files)
@@ -46,7 +50,7 @@ def load_folder(root: Path, side: int) -> Dataset:
     superclasses = sorted(set(superclass_of.values())) if superclass_of else classes
     coarse = np.array([superclasses.index(superclass_of.get(name, name)) for name in classes])
     train, test = _labelled(train_files, coarse, side), _labelled(test_files, coarse, side)
-    return Dataset(train.images if unlabelled is None else _read(unlabelled, side), train, test, classes, superclasses)
+    return Dataset(None if unlabelled is None else _images(unlabelled, side), train, test, classes, superclasses)
 
 
 Files = dict[str, list[Path]]  # of each class
@@ -121,7 +125,7 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
 def _labelled(files: Files, coarse: np.ndarray, side: int) -> Labelled:
     """coarse: the number of the superclass of each class."""
     fine = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
-    return Labelled(_read([file for of_class in files.values() for file in of_class], side), fine, coarse[fine])
+    return Labelled(_images([file for of_class in files.values() for file in of_class], side), fine, coarse[fine])
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -156,33 +160,37 @@ def _files(root: Path) -> list[Path]:
     return files
 
 
-def _read(files: list[Path], side: int) -> np.ndarray:
-    """(N, S, S, 3) uint8. Exits if any file cannot be read, naming the first few."""
-    images = np.empty((len(files), side, side, 3), np.uint8)
+def _images(files: list[Path], side: int) -> Stream:
+    return image_stream(len(files), side, _read(files, side))
 
-    def read(number: int) -> str | None:
-        try:
-            images[number] = _read_one(files[number], side)
-        except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
-            return f"{shortened(str(files[number]))} ({one_line(error)})"
-        return None
 
+def _read(files: list[Path], side: int) -> Iterator[Tensor]:
+    """Chunks of images. Exits after the last one if any file cannot be read, naming the first few."""
     unreadable = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd about an image that can be read
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
-            for problem in threads.map(read, range(len(files))):
-                progress.update()
-                if problem:
-                    unreadable.append(problem)
+
+    def read(file: Path) -> np.ndarray:
+        try:
+            return _read_one(file, side)
+        except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
+            unreadable.append(f"{shortened(str(file))} ({one_line(error)})")
+            return np.zeros((side, side, 3), np.uint8)
+
+    with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
+        for some in chunks_of(len(files), side):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is odd about an image that can be read
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                chunk = np.empty((some.stop - some.start, side, side, 3), np.uint8)
+                for number, image in enumerate(threads.map(read, files[some])):
+                    chunk[number] = image
+                    progress.update()
+            yield torch.from_numpy(chunk)
     if unreadable:
         more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         sys.exit(
             f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
-            f"{', '.join(unreadable[:NAMED])}{more}"
+            f"{', '.join(sorted(unreadable)[:NAMED])}{more}"
         )
-    return images
 
 
 def _read_one(file: Path, side: int) -> np.ndarray:

@@ -17,7 +17,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from stages.images.dataset import Dataset, Labelled
+from stages.files.tensors import Stream
+from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.images.sizes import SAMPLE
 
 PIXELS = 2**20  # drawn at once: 1024 images of 32x32
@@ -62,22 +63,21 @@ COARSE_OF_FINE = superclass_of(FINE)
 def generate_sample(seed: int, side: int) -> Dataset:
     """The whole sample, the same for the same seed and size."""
     stream = Generator().manual_seed(seed)
-    unlabelled = draw(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=stream), side, stream)
-    train, test = (draw_labelled(side, stream) for _ in ("train", "test"))
-    return Dataset(unlabelled.numpy(), train, test, FINE_NAMES, COARSE_NAMES)
-
-
-def draw_labelled(side: int, stream: Generator) -> Labelled:
+    unlabelled = drawn(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=stream), side, stream)
     fine = FINE.repeat_interleave(torch.tensor(SAMPLE.train))
-    return Labelled(draw(fine, side, stream).numpy(), fine.numpy(), COARSE_OF_FINE[fine].numpy())
+    train, test = (
+        Labelled(drawn(fine, side, stream), fine.numpy(), COARSE_OF_FINE[fine].numpy()) for _ in ("train", "test")
+    )
+    return Dataset(unlabelled, train, test, FINE_NAMES, COARSE_NAMES)
+
+
+def drawn(fine: Tensor, side: int, stream: Generator) -> Stream:
+    """One image for each fine class number (N,)."""
+    return image_stream(len(fine), side, (draw(chunk, side, stream) for chunk in fine.split(PIXELS // side**2)))
 
 
 def draw(fine: Tensor, side: int, stream: Generator) -> Tensor:
-    """One image for each fine class number: (N,) -> (N, S, S, 3) uint8."""
-    return torch.cat([_draw_chunk(chunk, side, stream) for chunk in fine.split(PIXELS // side**2)])
-
-
-def _draw_chunk(fine: Tensor, side: int, stream: Generator) -> Tensor:
+    """One image for each fine class number, all at once: (N,) -> (N, S, S, 3) uint8."""
     count = len(fine)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

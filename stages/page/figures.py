@@ -16,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from torch import Tensor
 
+from stages.files.tensors import Rows
 from stages.page.summaries import ENCODERS
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
@@ -171,7 +173,7 @@ def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
     return figure
 
 
-def draw_views(images: np.ndarray, first: np.ndarray, second: np.ndarray) -> Figure:
+def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
     """A row of images above their first and second views; each (N, H, W, 3) uint8."""
     figure = Figure(figsize=(1.1 * len(images) + 0.9, 3.5), layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
@@ -182,7 +184,7 @@ def draw_views(images: np.ndarray, first: np.ndarray, second: np.ndarray) -> Fig
     return figure
 
 
-def draw_neighbours(table: pd.DataFrame, test_images: np.ndarray, train_images: np.ndarray) -> Figure:
+def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_images: Rows | Tensor) -> Figure:
     """A row per test image, and its nearest training images for each encoder, framed if of the same class.
 
     table: encoder, image, class, rank, neighbour, neighbour_class. The images (N, H, W, 3) uint8.
@@ -213,7 +215,7 @@ def draw_neighbours(table: pd.DataFrame, test_images: np.ndarray, train_images: 
     return figure
 
 
-def draw_mistakes(mistakes: pd.DataFrame, images: np.ndarray) -> Figure:
+def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
     """The wrong test images with what they show and what the probe said. images (N, H, W, 3) uint8, all of them."""
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
@@ -271,9 +273,9 @@ def _as_percent(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
-def _picture(axis: Axes, picture: np.ndarray, extent: tuple[float, float, float, float] | None = None) -> None:
+def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
     """An image at `extent` (left, right, bottom, top), or alone in its panel."""
-    axis.imshow(picture, interpolation="nearest", extent=extent)
+    axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)

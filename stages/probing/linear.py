@@ -23,7 +23,7 @@ def fit_linear(
 ) -> Probe:
     """The learning rate falls to a tenth at 60 % and again at 80 % of the epochs. Exits where the loss is no number."""
     stream = Generator().manual_seed(seed)
-    x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
+    x, y = torch.tensor(train.x), torch.tensor(train.y)
     layer = nn.Linear(x.shape[1], int(y.max()) + 1)
     bound = x.shape[1] ** -0.5  # torch's own initialisation, from this stream
     for parameter in layer.parameters():
@@ -33,7 +33,7 @@ def fit_linear(
 
     @torch.inference_mode()
     def logits(x: np.ndarray) -> np.ndarray:
-        return layer(torch.from_numpy(x)).numpy()
+        return layer(torch.tensor(x)).numpy()
 
     curve: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):

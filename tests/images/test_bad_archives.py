@@ -25,6 +25,7 @@ from stages.download import starting_weights
 from stages.images.cifar import load_cifar
 from stages.images.dataset import Dataset
 from tests.bad_input import MARKER, contents, damages, elsewhere, examples, fits_together, forget, outcome  # noqa: F401 (elsewhere runs by itself)
+from tests.images.data import images_of
 from tests.images.test_cifar import CIFAR10, MEMBERS, packed, pickled, rows
 
 ARCHIVES = 150  # examples of each of 3 tests
@@ -43,7 +44,7 @@ def load(cifar100: bytes) -> Dataset | str:
     if isinstance(loaded, str):
         assert loaded.startswith("archives/100: is not the archive it should be (")
     else:
-        fits_together(loaded)
+        fits_together(loaded, images_of(loaded))
     return loaded
 
 

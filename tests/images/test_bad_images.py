@@ -18,11 +18,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
+from torch import Tensor
 
 import stages.images.folder
 from stages.images.dataset import Dataset, Sizes
 from stages.images.folder import count_folder, load_folder
 from tests.bad_input import MARKER, contents, damages, elsewhere, examples, fits_together, forget, outcome  # noqa: F401 (elsewhere runs by itself)
+from tests.images.data import images_of
 
 IMAGES = 400  # examples of one test
 FOLDERS = 150  # of another
@@ -64,19 +66,24 @@ def make_folder(root: Path) -> None:
             (root / part / name / f"{number}.png").write_bytes(written_images()["PNG RGB"])
 
 
-def read_folder(root: Path) -> Dataset | str:
-    """What `load_folder` makes of it; `count_folder` says the same before."""
+def load(root: Path) -> tuple[Dataset, list[Tensor]]:
+    dataset = load_folder(root, 32)
+    return dataset, images_of(dataset)
+
+
+def read_folder(root: Path) -> str | None:
+    """The line with which `load_folder` ends, if it does; `count_folder` says the same before."""
     before = contents(root)
-    counted, loaded = outcome(count_folder, root), outcome(load_folder, root, 32)
+    counted, loaded = outcome(count_folder, root), outcome(load, root)
     assert contents(root) == before
     if isinstance(loaded, str):
         assert str(root) in loaded
         assert counted == loaded or "files cannot be read as images" in loaded
-    else:
-        fits_together(loaded)
-        per_class = np.bincount(loaded.train.fine).tolist()
-        assert counted == Sizes(len(loaded.unlabelled), per_class, len(loaded.test.images))
-    return loaded
+        return loaded
+    dataset, images = loaded
+    fits_together(dataset, images)
+    assert counted == Sizes(len(images[0]), np.bincount(dataset.train.fine).tolist(), len(images[2]))
+    return None
 
 
 @st.composite
@@ -169,7 +176,7 @@ def test_an_odd_folder_is_refused_in_one_line_or_read(
 @pytest.mark.parametrize("root", ["a\0b", "a\nb", "x" * 300, "/dev/null", "nowhere", "\udcff", "\x1b[31m"])
 def test_a_root_that_cannot_be_one_is_refused_in_one_line(root: str) -> None:
     assert isinstance(outcome(count_folder, Path(root)), str)
-    assert isinstance(outcome(load_folder, Path(root), 32), str)
+    assert isinstance(outcome(load, Path(root)), str)
 
 
 def inside_another(content: bytes) -> bytes:

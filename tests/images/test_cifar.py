@@ -11,6 +11,7 @@ import pytest
 
 from stages.images.cifar import CIFAR10_TRAIN, load_cifar
 from stages.images.dataset import Dataset
+from tests.images.data import images_of
 
 
 def rows(count: int, seed: int) -> np.ndarray:
@@ -49,9 +50,10 @@ def load(folder: Path, cifar10: bytes, cifar100: bytes) -> Dataset:
 @pytest.mark.parametrize("protocol", range(5))
 def test_what_python_3_wrote_is_read_as_it_is_laid_out(tmp_path: Path, protocol: int) -> None:
     dataset = load(tmp_path, packed(pickled(BATCHES, protocol)), packed(pickled(MEMBERS, protocol)))
-    assert dataset.unlabelled.shape == (20, 32, 32, 3)
+    unlabelled, _, test = images_of(dataset)
+    assert unlabelled.shape == (20, 32, 32, 3)
     # A row is the red plane, then the green, then the blue, each line by line.
-    for images, row in ((dataset.unlabelled[11], rows(4, 2)[3]), (dataset.test.images[1], rows(3, 11)[1])):
+    for images, row in ((unlabelled[11], rows(4, 2)[3]), (test[1], rows(3, 11)[1])):
         assert images[7, 9].tolist() == [row[plane * 1024 + 7 * 32 + 9] for plane in range(3)]
     assert dataset.train.fine.tolist() == [1, 0, 1, 0, 0, 1]
     assert dataset.test.coarse.tolist() == [0, 0, 0]
@@ -59,11 +61,11 @@ def test_what_python_3_wrote_is_read_as_it_is_laid_out(tmp_path: Path, protocol:
 
 
 def test_larger_images_are_the_same_ones_scaled(tmp_path: Path) -> None:
-    small = load(tmp_path, CIFAR10, CIFAR100)
-    large = load_cifar(tmp_path / "10", tmp_path / "100", 96)
-    assert large.unlabelled.shape == (20, 96, 96, 3)
-    blocks = large.test.images.reshape(3, 32, 3, 32, 3, 3).mean((2, 4))
-    assert np.corrcoef(blocks.ravel(), small.test.images.ravel())[0, 1] > 0.95
+    small = images_of(load(tmp_path, CIFAR10, CIFAR100))
+    large = images_of(load_cifar(tmp_path / "10", tmp_path / "100", 96))
+    assert large[0].shape == (20, 96, 96, 3)
+    blocks = large[2].reshape(3, 32, 3, 32, 3, 3).float().mean((2, 4))
+    assert np.corrcoef(blocks.ravel(), small[2].ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
@@ -81,5 +83,5 @@ def test_what_python_2_wrote_is_read_as_it_is_laid_out(tmp_path: Path, by_column
         ]
     )
     dataset = load(tmp_path, CIFAR10, packed(pickled(MEMBERS) | {"cifar-100-python/train": written}))
-    assert (dataset.train.images == pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)).all()
+    assert (dataset.train.images.all().numpy() == pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)).all()
     assert dataset.train.fine.tolist() == [1, 0]

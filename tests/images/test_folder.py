@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.files.tensors import Stream
 from stages.images.folder import count_folder, load_folder
 
 
@@ -26,7 +27,7 @@ def read(root: Path, image: Image.Image, suffix: str = "png", **how: Any) -> np.
     """What such an image becomes."""
     (root / "train/ant/0.png").unlink()
     image.save(root / f"train/ant/0.{suffix}", **how)
-    return load_folder(root, 32).train.images[0]
+    return load_folder(root, 32).train.images.all()[0].numpy()
 
 
 @pytest.mark.parametrize("side", [32, 96, 224])
@@ -35,15 +36,16 @@ def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) 
     left_half_red.paste("red", (0, 0, 224, 448))
     left_half_red.save(root / "train/ant/0.png")
     dataset = load_folder(root, side)
-    assert {part.images.shape[1:] for part in (dataset.train, dataset.test)} == {(side, side, 3)}
-    red = dataset.train.images[0, :, :, 0] > 127
+    train, test = dataset.train.images.all(), dataset.test.images.all()
+    assert {part.shape[1:] for part in (train, test)} == {(side, side, 3)}
+    red = train[0, :, :, 0] > 127
     assert red[:, : side // 2].all()
     assert not red[:, side // 2 :].any()
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(SystemExit) as stopped:
-        load_folder(root, 32)
+        load_folder(root, 32).train.images.all()
     line = str(stopped.value.code)
     assert "\n" not in line
     return line
@@ -55,23 +57,28 @@ def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -
     assert dataset.fine_names == dataset.coarse_names == ["ant", "bee"]
     assert dataset.train.fine.tolist() == dataset.train.coarse.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.test.fine.tolist() == [0, 0, 1, 1]
-    assert dataset.train.images[0, 5, 5].tolist() == [40, 20, 10]
-    assert dataset.test.images[3, 5, 5].tolist() == [250, 200, 0]
-    assert (dataset.unlabelled == dataset.train.images).all()
+    assert dataset.train.images.all()[0, 5, 5].tolist() == [40, 20, 10]
+    assert dataset.test.images.all()[3, 5, 5].tolist() == [250, 200, 0]
+    assert dataset.unlabelled is None
+
+
+def reds(images: Stream | None) -> list[int]:
+    assert images
+    return images.all()[:, 0, 0, 0].tolist()
 
 
 def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
     (root / "unlabeled").mkdir()
     for number in range(5):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "unlabeled" / f"{number}.png")
-    assert load_folder(root, 32).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert reds(load_folder(root, 32).unlabelled) == [0, 1, 2, 3, 4]
 
 
 def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
     for number, folder in enumerate(("unlabeled", "unlabeled/a", "unlabeled/a/b", "unlabeled/c")):
         (root / folder).mkdir()
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / folder / "0.png")
-    assert load_folder(root, 32).unlabelled[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert reds(load_folder(root, 32).unlabelled) == [0, 1, 2, 3]
     assert count_folder(root).unlabelled == 4
     (root / "unlabeled/a/empty").mkdir()
     assert "unlabeled/a/empty: holds no image" in refusal(root)

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from stages.images.dataset import Sizes
 from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
 from stages.images.sizes import SAMPLE
+from tests.images.data import images_of
 
 
 def test_same_seed_same_images_other_seed_others() -> None:
-    samples = (generate_sample(seed, 32) for seed in (0, 0, 1))
-    first, again, other = ((sample.unlabelled, sample.train.images, sample.test.images) for sample in samples)
+    first, again, other = (images_of(generate_sample(seed, 32)) for seed in (0, 0, 1))
     for part in range(3):
         assert (first[part] == again[part]).all()
-        assert (first[part] != other[part]).any((1, 2, 3)).all()
+        assert (first[part] != other[part]).flatten(1).any(1).all()
 
 
 def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_twice() -> None:
@@ -26,8 +26,9 @@ def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_t
     for part in (sample.train, sample.test):
         assert np.bincount(part.fine).tolist() == [50] * 100
         assert np.bincount(part.coarse).tolist() == [250] * 20
-    assert Sizes(len(sample.unlabelled), np.bincount(sample.train.fine).tolist(), len(sample.test.images)) == SAMPLE
-    images = np.concatenate([sample.unlabelled, sample.train.images, sample.test.images])
+    parts = images_of(sample)
+    assert Sizes(len(parts[0]), np.bincount(sample.train.fine).tolist(), len(parts[2])) == SAMPLE
+    images = torch.cat(parts).numpy()
     assert (images.shape[1:], images.dtype) == ((32, 32, 3), np.uint8)
     assert len({image.tobytes() for image in images}) == len(images)
 

@@ -21,7 +21,7 @@ def test_names_of_classes_are_drawn_as_they_are() -> None:
 def test_neighbours_of_the_same_class_are_framed() -> None:
     row = {"encoder": "simclr", "image": 3, "class": "ant", "neighbour": 1}
     found = pd.DataFrame([{**row, "rank": 1, "neighbour_class": "ant"}, {**row, "rank": 2, "neighbour_class": "bee"}])
-    figure = draw_neighbours(found, pictures(4).numpy(), pictures(2).numpy())
+    figure = draw_neighbours(found, pictures(4), pictures(2))
     assert len(figure.axes[0].patches) == 1
     as_png(figure)
 
@@ -34,4 +34,4 @@ def test_a_row_of_the_confusion_matrix_is_the_percentages_of_an_actual_group() -
 
 
 def test_no_mistakes_are_an_empty_picture() -> None:
-    assert as_png(draw_mistakes(pd.DataFrame(), pictures(4).numpy())).startswith(b"\x89PNG")
+    assert as_png(draw_mistakes(pd.DataFrame(), pictures(4))).startswith(b"\x89PNG")

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
+from stages.probing import logreg
 from stages.probing.logreg import (
     Scaling,
     best,
@@ -159,3 +161,16 @@ def test_the_work_that_is_reported_is_the_work_that_was_foreseen() -> None:
     done: list[int] = []
     validation_losses(noisy, GRID, 1000, seed=0, on_fit=done.append)
     assert sum(done) == choice_work(noisy, GRID, seed=0)
+
+
+def test_by_the_array_api_as_on_a_gpu_the_fit_and_its_curve_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = clusters(90), clusters(60, seed=1)
+    plain = fit_logreg(train, 0.1, 100, test)
+    monkeypatch.setattr(logreg, "GPU", torch.device("cpu"))
+    found = fit_logreg(train, 0.1, 100, test)
+    for name, array in plain.parameters.items():
+        np.testing.assert_allclose(found.parameters[name], array, rtol=1e-3, atol=1e-4)
+    assert [row["accuracy"] for row in found.curve[-2:]] == [row["accuracy"] for row in plain.curve[-2:]]
+    losses = validation_losses(train, [0.01, 0.1], 100, seed=0)
+    monkeypatch.undo()
+    assert losses == pytest.approx(validation_losses(train, [0.01, 0.1], 100, seed=0), rel=1e-3)

@@ -47,7 +47,7 @@ def features() -> Tensor:
     """Of more images than one batch of the extraction."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (600, 32, 32, 3), dtype=torch.uint8)
-    return extract(SimCLR("imagenet", 16).encoder, images, CPU)
+    return extract(SimCLR("imagenet", 16).encoder, images, CPU).all()
 
 
 def mean_of_gradients(model: nn.Module) -> None:
