@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from stages.files.inputs import inputs_must_not_change
-from stages.files.params import FILE, Params, load_params, way_back
+from stages.files.params import ADVICE, FILE, Params, load_params
 from stages.files.writing import write_bytes
 from stages.images.dataset import Sizes
 from stages.images.sizes import count_images
@@ -22,7 +22,7 @@ def main() -> None:
     params = load_params()
     problems = mistakes(params, count_images(params.data, Path(params.folder)))
     if problems:
-        sys.exit("\n".join([f"{FILE}: {problem}" for problem in problems] + [way_back(FILE)]))
+        sys.exit("\n".join([f"{FILE}: {problem}" for problem in problems] + [ADVICE]))
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
 
 

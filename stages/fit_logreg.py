@@ -29,6 +29,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from stages import check_arithmetic
+from stages.files.contract import contract
 from stages.files.inputs import inputs_must_not_change
 from stages.files.params import load_params
 from stages.files.progress import Progress
@@ -58,16 +59,16 @@ TABLES = Path("plots/data")
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
 
 
-def main() -> None:
+def main(made_of: dict[str, str]) -> None:
     params = load_params()
     check_arithmetic(params.threads, params.same_bytes)
     # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and no result depends
     # on how many there are.
     torch.set_num_threads(1)
     threadpool_limits(1)
-    tensors, notes = open_tensors(FEATURES)
+    tensors, names = open_tensors(FEATURES)
     features = {name: rows.mapped() for name, rows in tensors.items()}
-    fine_names, coarse_names, encoders = notes["fine_names"], notes["coarse_names"], notes["encoders"]
+    fine_names, coarse_names, encoders = names["fine_names"], names["coarse_names"], names["encoders"]
     for encoder in encoders:
         if (features[f"train_{encoder}"] == features[f"train_{encoder}"][0]).all():
             sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
@@ -158,7 +159,8 @@ def main() -> None:
     write_table(TABLES / "predictions.csv", predictions)
     write_table(Path("data/neighbours.csv"), neighbour_table(features, watched, fine_names, params.seed))
     classifier = {name: torch.from_numpy(array) for name, array in of_all.parameters.items()}
-    write_tensors(Path("models/classifier.safetensors"), classifier, {"fine_names": fine_names})
+    notes = contract("logistic regression: softmax(weight @ features + bias)", made_of, classes=fine_names)
+    write_tensors(Path("models/classifier.safetensors"), classifier, notes)
 
 
 def at_once(largest: Split, threads: int) -> int:
@@ -177,5 +179,5 @@ def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int)
 
 
 if __name__ == "__main__":
-    with inputs_must_not_change("fit-logreg"):
-        main()
+    with inputs_must_not_change("fit-logreg") as made_of:
+        main(made_of)

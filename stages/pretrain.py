@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from stages import check_arithmetic
+from stages.files.contract import contract
 from stages.files.inputs import fingerprints, inputs_must_not_change
 from stages.files.params import Params, load_params
 from stages.files.progress import Progress
@@ -34,6 +35,7 @@ from stages.files.tensors import Rows, open_tensors, read_tensors, write_tensors
 from stages.files.writing import require_room, write_metrics, write_table
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, History, resumable
+from stages.simclr.encoder import FEATURES
 from stages.simclr.health import contrastive_metrics, embedding_health
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.model import SimCLR
@@ -64,16 +66,17 @@ def main() -> None:
     check_arithmetic(params.threads, params.same_bytes)
     set_up()
     with processes() as device:
-        inputs = fingerprints("pretrain") | {"torch": torch.__version__, "device": device.type}
+        made_of = fingerprints("pretrain")
+        inputs = made_of | {"torch": torch.__version__, "device": device.type}
         must_agree(inputs)
         if params.batch_size % world():
             sys.exit(f"params.yaml: batch_size = {params.batch_size}: does not divide by the {world()} processes")
         run = inputs | {"processes": str(world())}
         with resumable(run) as checkpoint, inputs_must_not_change("pretrain"):
-            pretrain(params, device, checkpoint)
+            pretrain(params, device, checkpoint, made_of)
 
 
-def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> None:
+def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint, made_of: dict[str, str]) -> None:
     torch.manual_seed(params.seed)
     first = rank() == 0  # the process that writes
 
@@ -83,12 +86,20 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
 
     model = SimCLR(params.stem, params.projection_dim)
     model.encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
+    notes = contract(
+        "ResNet-18 without its classifier, under torchvision's parameter names",
+        made_of,
+        stem=params.stem,
+        input="RGB in [0, 1]: the square in the middle of an image, scaled to image_size",
+        image_size=images.shape[1],
+        features=FEATURES,
+    )
     # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
     size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
     if first:
         for place in (Path("models"), checkpoint.path):
             require_room(place, 10 * size)
-        write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict())
+        write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict(), notes)
     model.to(device)
     synchronise_batch_norm(model)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
@@ -124,7 +135,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
 
     if not first:
         return
-    write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict())
+    write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)
     shown = images[train[:SHOWN_IMAGES]].to(device)
     write_tensors(Path("data/views.safetensors"), example_views(shown, view, random_stream(params.seed, 0, device)))
     # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.

@@ -1,12 +1,11 @@
-"""Stage `report`: one self-contained HTML page. It draws and lays out saved numbers and fits nothing.
+"""Stage `report`: a self-contained HTML page, and the model card. It draws and lays out saved numbers and fits nothing.
 
 Reads   plots/data/*.csv, data/{labelled,views}.safetensors, data/neighbours.csv, params.yaml, and of the other data and
         the models their hashes
-Writes  report.html, plots/{accuracy,views,neighbours,maps,mistakes}.png
+Writes  report.html, models/README.md (the model card), plots/{accuracy,views,neighbours,maps,mistakes}.png
 """
 
 import base64
-import io
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,7 +21,9 @@ from stages.files.inputs import inputs_must_not_change, md5
 from stages.files.params import FILE, load_params
 from stages.files.tensors import Rows, open_tensors, read_tensors
 from stages.files.writing import write_bytes
+from stages.page.card import model_card
 from stages.page.figures import (
+    as_png,
     draw_accuracies,
     draw_accuracy_of_classes,
     draw_choice_of_c,
@@ -93,6 +94,9 @@ def main() -> None:
         hashes={name: md5(Path(name)) for name in HASHED},
     )
     write_bytes(Path("report.html"), page.encode())
+    _, encoder = open_tensors(Path("models/simclr.safetensors"))
+    card = model_card(params.data, encoder, names["fine_names"], params.first_classes, tables)
+    write_bytes(Path("models/README.md"), card.encode())
 
 
 def draw(
@@ -140,13 +144,6 @@ def draw(
         "maps": draw_maps(tables["maps"], group_of, names),
         "mistakes": draw_mistakes(surest_mistakes(predictions, SHOWN_MISTAKES), labelled["test_images"]),
     }
-
-
-def as_png(figure: Figure) -> bytes:
-    """The same bytes for the same figure: DVC hashes them, so there is no date in them."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
-    return png.getvalue()
 
 
 def render(**content: Any) -> str:

@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             write_features(folder, shift)
-            stage.main()
+            stage.main({})
     return folders
 
 
@@ -189,4 +189,4 @@ def test_features_that_are_all_the_same_are_refused_in_one_line(
     write_tensors(Path("changed"), tensors | {"train_untrained": torch.zeros(120, 16)}, notes)
     Path("changed").replace(stage.FEATURES)
     with pytest.raises(SystemExit, match=r"^data/features\.safetensors: features of untrained are the same"):
-        stage.main()
+        stage.main({})

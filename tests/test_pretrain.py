@@ -173,7 +173,7 @@ def run_stage(device: torch.device = CPU) -> None:
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
     params = load_params(ROOT / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
     with resumable({}) as checkpoint:
-        stage.pretrain(params, device, checkpoint)
+        stage.pretrain(params, device, checkpoint, {})
 
 
 @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = {"train_images": pictures(5000), "test_images": pictures(len(table))}
     names = {"fine_names": FINE_NAMES, "coarse_names": COARSE_NAMES}
     for name in report.HASHED:
-        write_tensors(folder / name, {"x": torch.zeros(1)})
+        write_tensors(folder / name, {"x": torch.zeros(1)}, {"stem": "imagenet", "image_size": 32, "made_of": {}})
     write_tensors(folder / "data/labelled.safetensors", tensors, names)
     write_tensors(folder / "data/views.safetensors", {name: pictures(8) for name in ("images", "first", "second")})
     pd.DataFrame(

@@ -73,8 +73,8 @@ def _times(folder: Path) -> str:
 
 
 @contextmanager
-def inputs_must_not_change(stage: str) -> Iterator[None]:
-    """Exits where the fingerprints of a stage are others when the block has ended well.
+def inputs_must_not_change(stage: str) -> Iterator[dict[str, str]]:
+    """Gives the fingerprints of a stage, and exits where they are others when the block has ended well.
 
     Also before the block, where code was edited since the process began: Python may have imported it as it was before.
     """
@@ -83,7 +83,7 @@ def inputs_must_not_change(stage: str) -> Iterator[None]:
     late = [name for name in before if name.endswith(".py") and Path(name).stat().st_mtime > started]
     if late:
         sys.exit(f"{', '.join(late)}: changed while the stage {stage} started; give the same command again")
-    yield
+    yield before
     after = fingerprints(stage)
     changed = [name for name in before | after if after.get(name) != before.get(name)]
     if changed:

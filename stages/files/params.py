@@ -16,6 +16,9 @@ from ruamel.yaml import YAML
 from stages.files.messages import one_line, shortened
 
 FILE = Path("params.yaml")
+# From HEAD: where `dvc exp run` was killed, what it changed is staged.
+WAY_BACK = f"git checkout HEAD -- {FILE} dvc.lock"
+ADVICE = f"(correct it, or go back: `{WAY_BACK}`)"
 
 # Where nothing else bounds a number, these do: a float holds every whole number so far, and every message the number.
 LARGEST = 1e15
@@ -99,21 +102,17 @@ def load_params(file: Path = FILE) -> Params:
         # YAML 1.2, as DVC reads it: 1e-05 is a number (PyYAML makes it a string), a duplicate key an error.
         content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        sys.exit(f"{file}: not found; run from the root of the repository, or `git checkout {file}`")
+        sys.exit(f"{file}: not found; run from the root of the repository, or `{WAY_BACK}`")
     except Exception as error:  # not UTF-8, not YAML, or a value of a kind that ruamel fails on, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         said = where + one_line(error)
-        sys.exit(f"{file}: is not valid YAML: {said}; `git checkout {file}` brings the committed one back")
+        sys.exit(f"{file}: is not valid YAML: {said}; `{WAY_BACK}` brings the committed one back")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         wrong = "\n".join(f"{file}: {_explain(detail)}" for detail in error.errors(include_url=False))
-        sys.exit(f"{wrong}\n{way_back(file)}")
-
-
-def way_back(file: Path) -> str:
-    return f"(correct it, or go back: `git checkout {file}`)"
+        sys.exit(f"{wrong}\n{ADVICE}")
 
 
 def _explain(detail: Any) -> str:

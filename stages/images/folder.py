@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,25 @@ def _files(root: Path) -> list[Path]:
     return files
 
 
+def images_below(root: Path) -> list[Path]:
+    """All files below a folder, however deep, that have the ending of an image and are not hidden, sorted."""
+    endings = Image.registered_extensions()
+    return sorted(
+        file
+        for file in root.rglob("*")
+        if file.suffix.lower() in endings and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    )
+
+
+@contextmanager
+def warnings_of_images() -> Iterator[None]:
+    """Nothing is said of what is odd about an image that can be read, and none may be of a size meant to do harm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _images(files: list[Path], side: int) -> Stream:
     return image_stream(len(files), side, _read(files, side))
 
@@ -170,16 +190,14 @@ def _read(files: list[Path], side: int) -> Iterator[Tensor]:
 
     def read(file: Path) -> np.ndarray:
         try:
-            return _read_one(file, side)
+            return read_image(file, side)
         except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
             unreadable.append(f"{shortened(str(file))} ({one_line(error)})")
             return np.zeros((side, side, 3), np.uint8)
 
     with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
         for some in chunks_of(len(files), side):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is odd about an image that can be read
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with warnings_of_images():
                 chunk = np.empty((some.stop - some.start, side, side, 3), np.uint8)
                 for number, image in enumerate(threads.map(read, files[some])):
                     chunk[number] = image
@@ -193,7 +211,7 @@ def _read(files: list[Path], side: int) -> Iterator[Tensor]:
         )
 
 
-def _read_one(file: Path, side: int) -> np.ndarray:
+def read_image(file: Path, side: int) -> np.ndarray:
     """One image as (S, S, 3) uint8, upright, its middle cut to a square and scaled."""
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever

@@ -114,7 +114,7 @@ def confused_pairs(predictions: pd.DataFrame, count: int) -> list[dict[str, Any]
     wrong = predictions[predictions.predicted != predictions.actual]
     pairs = wrong.groupby(["actual", "predicted"]).size().sort_values(ascending=False, kind="stable")
     table = pairs.iloc[:count].rename("images").reset_index()
-    table["share"] = table.images / table.actual.map(predictions.actual.value_counts())
+    table["share"] = table.images / table.actual.map(predictions.actual.value_counts()).astype(float)
     return table.to_dict("records")
 
 

@@ -85,7 +85,7 @@ def refusal(content: str | bytes) -> list[str]:
         wrong = lines[:-1] if len(lines) > 1 else lines
         assert all(line.startswith("params.yaml: ") for line in wrong)
         assert len({re.split(" = | is ", line)[0] for line in wrong}) == len(wrong)  # one for each wrong key
-        assert "`git checkout params.yaml`" in lines[-1]
+        assert "`git checkout HEAD -- params.yaml dvc.lock`" in lines[-1]
     else:
         assert same(YAML(typ="safe").load(FILE.read_text(encoding="utf-8")), params.model_dump())
         assert all(line.isprintable() and len(line) <= LONGEST for line in mistakes(params, SAMPLE))

@@ -27,8 +27,8 @@ def refusal(old: str, new: str) -> list[str]:
     """The lines for the wrong keys."""
     with pytest.raises(SystemExit) as stopped:
         load(old, new)
-    *wrong, way_back = str(stopped.value.code).splitlines()
-    assert "git checkout" in way_back
+    *wrong, advice = str(stopped.value.code).splitlines()
+    assert "git checkout HEAD" in advice
     return wrong
 
 

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from stages.page.figures import draw_confusion, draw_maps, draw_mistakes, draw_neighbours
-from stages.report import as_png
+from stages.page.figures import as_png, draw_confusion, draw_maps, draw_mistakes, draw_neighbours
 from tests.test_report import pictures
 
 NAMES = ["$\\frac$", "_background", "7"]

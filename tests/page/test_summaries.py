@@ -134,3 +134,11 @@ def test_the_answer_names_the_best_control_and_how_few_labels_do_as_well_in_ever
 def test_the_answer_says_where_a_control_wins_and_where_nothing_can_be_said() -> None:
     assert answered(0.4, -0.15, -0.05, 0.5).startswith("Raw pixels are better than SimCLR's features: with all 250 lab")
     assert answered(0.51, -0.01, 0.03, 0.5).startswith("Between SimCLR's features and raw pixels these test images sh")
+
+
+def test_where_nothing_is_wrong_there_are_no_confused_pairs_and_no_mistakes() -> None:
+    right = pd.DataFrame(
+        {"image": [0, 1], "actual": ["a", "b"], "predicted": ["a", "b"], "confidence": [0.5, 0.6]}
+    ).assign(actual_group="g", predicted_group="g")
+    assert confused_pairs(right, 5) == []
+    assert surest_mistakes(right, 5).empty

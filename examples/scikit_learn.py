@@ -1,0 +1,29 @@
+"""The encoder in scikit-learn: cross-validates a classifier of your pictures, a folder for each class.
+
+Run from the root of the repository, after `dvc repro`: python examples/scikit_learn.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+model = onnxruntime.InferenceSession("models/simclr.onnx")
+
+
+def features(files: list[str]) -> np.ndarray:
+    pictures = (np.array(Image.open(file).convert("RGB")) for file in files)
+    return np.concatenate([model.run(["features"], {"images": picture[None]})[0] for picture in pictures])
+
+
+files = sorted(map(str, Path(sys.argv[1]).glob("*/*")))
+classes = [Path(file).parent.name for file in files]
+encoder = FunctionTransformer(features)
+scores = cross_val_score(make_pipeline(encoder, LogisticRegression(max_iter=1000)), files, classes, cv=5)
+print(f"accuracy {scores.mean():.3f} +- {scores.std():.3f}")

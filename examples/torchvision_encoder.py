@@ -1,0 +1,21 @@
+"""The encoder in torchvision: features of a picture. Run from the root of the repository, after `dvc repro`."""
+
+import sys
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torchvision.transforms import v2
+
+encoder = torchvision.models.resnet18()
+encoder.fc = torch.nn.Identity()
+# With `stem: cifar` also:
+# encoder.conv1, encoder.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
+encoder.load_state_dict(load_file("models/simclr.safetensors"))
+encoder.eval()
+
+picture = torchvision.io.decode_image(sys.argv[1], "RGB")
+square = v2.functional.center_crop(picture, min(picture.shape[1:]))
+pixels = v2.functional.resize(square, [32, 32], v2.InterpolationMode.BICUBIC) / 255  # image_size; [0, 1], nothing else
+with torch.inference_mode():
+    print(encoder(pixels[None]).shape)

@@ -1,0 +1,141 @@
+"""The exported model computes what the pipeline does, says what it is, and loads elsewhere."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+from stages.export import PictureModel, as_onnx, main, resnet18
+from stages.files.contract import FORMAT, contract
+from stages.files.tensors import write_tensors
+from stages.images.folder import read_image
+from stages.page.card import model_card
+from tests.features.test_features import images, trained
+from tests.repository import ROOT
+
+CLASSES = ["ant", "bee", "ä, <b>"]
+SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (7, 3), (1, 1), (64, 1), (225, 224)]
+
+
+@pytest.fixture(scope="module")
+def model() -> PictureModel:
+    stream = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(3, 512, generator=stream), torch.randn(3, generator=stream)
+    return PictureModel(resnet18(trained("imagenet").state_dict(), "imagenet"), weight, bias, 32).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage writes, and the card with the committed tables of numbers."""
+    folder = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made_of = {"params.yaml: lr": "0.0002", "stages/pretrain.py": "0" * 32}
+        notes = contract("an encoder", made_of, stem="imagenet", image_size=32, features=512)
+        write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)
+        classifier = {"weight": model.weight.detach(), "bias": model.bias.detach()}
+        write_tensors(Path("models/classifier.safetensors"), classifier, contract("a classifier", {}, classes=CLASSES))
+        main({"stages/export.py": "1" * 32})
+    tables = {name: pd.read_csv(ROOT / f"plots/data/{name}.csv") for name in ("scores", "gains", "label_efficiency")}
+    (folder / "models/README.md").write_text(model_card("sample", notes, CLASSES, 10, tables))
+    return folder / "models"
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A smooth one, as photographs are."""
+    coarse = np.random.default_rng(height + width).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def test_pictures_of_any_size_give_what_pytorch_gives_and_nearly_what_the_pipeline_gives(
+    model: PictureModel, exported: Path, tmp_path: Path
+) -> None:
+    session = onnxruntime.InferenceSession(exported / "simclr.onnx")
+    for size in SIZES:
+        pixels = picture(*size)
+        features, probabilities = session.run(None, {"images": pixels[None]})
+        with torch.inference_mode():
+            expected, expected_probabilities = model(torch.from_numpy(pixels[None]))
+            np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-3)
+            # Pillow rounds after each direction of the scaling, so some pixels differ by one of 255.
+            Image.fromarray(pixels).save(tmp_path / "x.png")
+            by_pillow = read_image(tmp_path / "x.png", 32)
+            _, of_pipeline = model(torch.from_numpy(by_pillow[None]))
+        np.testing.assert_allclose(probabilities, of_pipeline, atol=0.03)
+
+
+def test_several_pictures_at_once_give_what_each_gives(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported / "simclr.onnx")
+    several = np.stack([picture(40, 50), 255 - picture(40, 50)])
+    together = session.run(["probabilities"], {"images": several})[0]
+    alone = [session.run(["probabilities"], {"images": each[None]})[0][0] for each in several]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
+
+
+def test_the_same_weights_give_the_same_bytes_without_a_trace_of_where_they_were_exported(
+    model: PictureModel, exported: Path
+) -> None:
+    content = (exported / "simclr.onnx").read_bytes()
+    notes = onnx.load_from_string(content).metadata_props[0].value
+    assert as_onnx(model, json.loads(notes)) == content
+    assert str(ROOT).encode() not in content
+
+
+def test_every_file_says_what_it_is_to_the_tools_of_its_format(exported: Path) -> None:
+    (entry,) = onnx.load(exported / "simclr.onnx").metadata_props
+    said = json.loads(entry.value)
+    assert (said["format"], said["image_size"], said["classes"]) == (FORMAT, 32, CLASSES)
+    assert said["made_of"] == {"stages/export.py": "1" * 32}
+    assert said["encoder"]["made_of"]["stages/pretrain.py"] == "0" * 32
+    with safe_open(exported / "classifier.safetensors", "np") as file:
+        assert json.loads(file.metadata()["notes"])["classes"] == CLASSES
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem: str) -> None:
+    encoder = trained(stem)
+    others = [resnet18(encoder.state_dict(), stem)]
+    if stem == "imagenet":
+        others.append(timm.create_model("resnet18", num_classes=0).eval())
+        others[1].load_state_dict(encoder.state_dict())
+    pixels = images(5, 0).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = encoder.eval()(pixels)
+        for other in others:
+            torch.testing.assert_close(other(pixels / 255), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_card_is_read_by_hugging_face_and_has_the_numbers_of_the_tables(exported: Path) -> None:
+    card = ModelCard.load(exported / "README.md")
+    results = {result.task_name: result.metric_value for result in card.data.eval_results}
+    table = pd.read_csv(ROOT / "plots/data/scores.csv")
+    tested = table[(table.encoder == "simclr") & (table.split == "test")]
+    first = tested[(tested.probe == "logreg") & (tested.classes == "first")]
+    assert results["logistic regression, first 10 classes"] == first.accuracy.item()
+    assert sorted(results.values()) == sorted(tested.accuracy)
+    assert card.data.library_name == "onnx"
+    assert "| lr | `0.0002` |" in card.text
+
+
+def test_the_code_in_the_card_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported)
+    names = {"images": picture(40, 50)[None]}
+    blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert (names["features"].shape, names["classes"]) == ((1, 512), CLASSES)
+    assert isinstance(names["model"], nn.Module)

@@ -1,0 +1,139 @@
+"""The command that says what pictures show."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from stages import predict
+from stages.files.contract import FORMAT
+from stages.files.tensors import write_tensors
+from tests.features.test_features import images
+from tests.repository import ROOT
+from tests.test_export import CLASSES, exported, model  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """The model, five pictures, one that is broken and a text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(exported)
+    (tmp_path / "pictures/more").mkdir(parents=True)
+    for number, pixels in enumerate(images(4, 0)):
+        Image.fromarray(pixels.numpy()).resize((40 + number, 50)).save(f"pictures/more/{number}.png")
+    Image.new("LA", (300, 20), (90, 128)).save("pictures/gray.png")
+    Path("pictures/broken.jpg").write_bytes(b"nothing")
+    Path("pictures/notes.txt").write_text("no picture")
+    return tmp_path
+
+
+READABLE = ["pictures/gray.png", *(f"pictures/more/{number}.png" for number in range(4))]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """The exit status or the last line."""
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        predict.main()
+        raise SystemExit(0)
+    return stopped.value.code
+
+
+def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "pictures") == "1 of 6 pictures could not be read"
+    text, problems = capsys.readouterr()
+    assert problems.splitlines()[0].startswith("pictures/broken.jpg: cannot be read as an image (")
+    assert len(text.splitlines()) == 5
+    run(monkeypatch, "--csv", "pictures")
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["file"] for row in rows] == READABLE
+    run(monkeypatch, "--json", "pictures")
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, row, found in zip(text.splitlines(), rows, objects, strict=True):
+        of_classes = found["probabilities"]
+        assert list(of_classes) == CLASSES
+        assert sum(of_classes.values()) == pytest.approx(1, abs=1e-4)
+        assert row["class"] == found["class"] == max(of_classes, key=of_classes.__getitem__)
+        assert float(row["probability"]) == of_classes[row["class"]]
+        assert line.split("  ")[0].strip() == f"{100 * float(row['probability']):.1f} %"
+        assert (line.endswith(row["file"]), row["class"] in line) == (True, True)
+
+
+def test_features_are_the_models_whatever_the_chunks_and_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = predict.Model(Path("models/simclr.onnx"))(
+        np.stack([predict.read_image(Path(file), 32) for file in READABLE])
+    )[0]
+    for chunk in (2, 1024):
+        monkeypatch.setattr(predict, "CHUNK", chunk)
+        run(monkeypatch, "--embed", "features.npy", "pictures")
+        np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-4)
+        run(monkeypatch, "--embed", "features.parquet", "pictures")
+        table = pd.read_parquet("features.parquet")
+        assert table.file.tolist() == READABLE
+        np.testing.assert_allclose(np.stack(table.features), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tensors(Path("data/features.safetensors"), {"train_simclr": torch.rand(8, 512)})
+    labelled = {"train_images": images(8, 1), "train_fine": torch.arange(8) % 3}
+    write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
+    assert run(monkeypatch, "--neighbours", "near.png", "pictures/more") == 0
+    assert Image.open("near.png").size[0] > 300
+
+
+def wrong_format() -> None:
+    content = Path("models/simclr.onnx").read_bytes()
+    Path("x.onnx").write_bytes(content.replace(FORMAT.encode(), FORMAT.replace("1", "9").encode()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--model", "nowhere.onnx", "pictures"), "nowhere.onnx: not found; `dvc repro` makes it, or name another"),
+        (("--model", "pictures/gray.png", "pictures"), "pictures/gray.png: cannot be read as ONNX ("),
+        (("--model", "x.onnx", "pictures"), "x.onnx: has the format simclr-dvc 9, not simclr-dvc 1; "),
+        (("empty",), "empty: holds no image"),
+        (("nowhere.png",), "1 of 1 pictures could not be read"),
+        (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
+        (("--embed", "no/such.txt", "pictures"), 2),
+        (("--csv", "--json", "pictures"), 2),
+        ((), 2),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: tuple[str, ...], expected: str | int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong_format()
+    Path("empty").mkdir()
+    found = run(monkeypatch, *arguments)
+    if isinstance(expected, str):
+        assert str(found).startswith(expected)
+        assert "\n" not in str(found)
+    else:
+        assert found == expected
+
+
+def test_examples_run(folder: Path) -> None:
+    for name in ("a", "b"):
+        Path("classes", name).mkdir(parents=True)
+        for number, pixels in enumerate(images(5, ord(name))):
+            Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
+    for script, argument, expected in (
+        ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),
+        ("timm_encoder", "", "torch.Size([2, 512])"),
+        ("scikit_learn", "classes", "accuracy "),
+    ):
+        command = [sys.executable, ROOT / f"examples/{script}.py", argument]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(expected)
