@@ -95,13 +95,13 @@ class Repository:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def kill(self, command: str, when: Callable[[], bool]) -> None:
-        """Starts a command and sends SIGKILL to it and all that it started, as soon as `when` says so."""
+    def kill(self, command: str, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> None:
+        """Starts a command and sends the signal to it and all that it started, as soon as `when` says so."""
         process = self.start(command)
         while process.poll() is None and not when():
             time.sleep(0.01)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, how)
         process.communicate()
 
     def checkpoints(self) -> list[Path]:

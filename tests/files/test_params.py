@@ -83,7 +83,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("key", "value", "expected"), MISTAKES, ids=[expected for *_, expected in MISTAKES])
 def test_a_mistake_gets_one_line_that_names_it(key: str, value: str, expected: str) -> None:
-    (line,) = refusal(rf"^{key}: \S+", f"{key}: {value}")
+    (line,) = refusal(rf"^{key}:(?: \S+|.*\n(?:  - .*\n)+)", f"{key}: {value}\n")
     assert line.startswith(f"params.yaml: {expected}")
 
 

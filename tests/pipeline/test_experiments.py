@@ -1,13 +1,15 @@
 """`dvc exp run`, the queue and the diffs, as a user runs them."""
 
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from stages.files.params import WAY_BACK
 from tests.browser import CHROMIUM, browse
-from tests.repository import ROOT, Repository
+from tests.repository import RESULTS, ROOT, Repository
 
 PLOTS_PAGE = ROOT / ".venv/plots.html"
 
@@ -21,7 +23,7 @@ def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_ca
     changed = repository.json("dvc metrics diff --json")
     assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
     assert "metrics/probes.json" in changed
-    repository.run("touch params.yaml && git checkout -q params.yaml")
+    repository.run(f"touch params.yaml && {WAY_BACK}")
     output = repository.run("dvc repro")
     assert "Stage 'pretrain' is cached - skipping run" in output
     assert "Running stage" not in output
@@ -31,11 +33,32 @@ def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_ca
 def test_a_probe_parameter_refits_the_probes_alone_and_commits_differ_in_a_fresh_clone_without_the_cache(
     repository: Repository, tmp_path: Path
 ) -> None:
-    assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-logreg", "report"]
+    assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-logreg", "export", "report"]
     repository.commit("another rate")
     repository.run(f"git clone -q . {tmp_path}/fresh")
     changed = Repository(tmp_path / "fresh").json("dvc metrics diff --json HEAD~1")
     assert {key.split(".")[0] for key in changed["metrics/probes.json"]} == {"linear"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_the_way_back_that_messages_tell_works_however_an_experiment_was_stopped(
+    repository: Repository, how: signal.Signals
+) -> None:
+    before = repository.bytes(*RESULTS)
+    repository.kill("dvc exp run -S epochs=50", when=lambda: bool(repository.checkpoints()), how=how)
+    assert "epochs: 50" in (repository.path / "params.yaml").read_text()
+    assert "models/simclr.safetensors" not in repository.bytes(*RESULTS)
+    repository.run(WAY_BACK)
+    assert repository.stages_run("dvc repro") == []
+    assert repository.bytes(*RESULTS) == before
+    assert repository.is_clean()
 
 
 def test_a_sweep_through_the_queue(repository: Repository) -> None:
