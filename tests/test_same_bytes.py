@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -40,15 +41,27 @@ AVX2 = pytest.mark.skipif(
 def outputs(repository: Repository) -> dict[str, str]:
     """Of a small run, the hash of every output but the report, which names the versions of Python and the packages.
 
-    Of a picture, the hash of its pixels: how they are compressed may depend on the processor.
+    Of a picture, the hash of its pixels: how they are compressed may depend on the processor. Of a model, that of its
+    content without its notes, which name the code and change with every comment.
     """
     found = {}
     for path, content in repository.bytes(*RESULTS).items():
         if path == "metrics/seeds.csv":  # of several runs, not of this one
             continue
-        pixels = np.asarray(Image.open(io.BytesIO(content))).tobytes() if path.endswith(".png") else content
-        found[path] = hashlib.md5(pixels).hexdigest()
+        found[path] = hashlib.md5(compared(path, content)).hexdigest()
     return found
+
+
+def compared(path: str, content: bytes) -> bytes:
+    if path.endswith(".png"):
+        return np.asarray(Image.open(io.BytesIO(content))).tobytes()
+    if path.endswith(".onnx"):
+        model = onnx.load_from_string(content)
+        model.ClearField("metadata_props")
+        return model.SerializeToString(deterministic=True)
+    if path.startswith("models/") and path.endswith(".safetensors"):
+        return content[8 + int.from_bytes(content[:8], "little") :]
+    return content
 
 
 @AVX2

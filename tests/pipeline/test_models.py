@@ -9,15 +9,16 @@ import pytest
 from tests.repository import Repository
 
 
-def test_the_exported_model_is_right_as_often_as_its_probe(repository: Repository, tmp_path: Path) -> None:
+def test_the_exported_model_is_right_as_often_as_its_probe(
+    finished: Repository, repository: Repository, tmp_path: Path
+) -> None:
     """In another directory, with nothing but the file, on the pictures of the test set."""
     elsewhere = Repository(tmp_path)
     elsewhere.environment |= {"PYTHONPATH": str(repository.path)}
     repository.run("git tag --annotate --message first simclr@v1.0.0")
     elsewhere.run(f"dvc artifacts get {repository.path} simclr")
-    images = repository.path.parent.glob("images/test")
-    folder = next(images, None) or pytest.fail("the images of the small run are gone")
-    said = elsewhere.run(f"python -m stages.predict --model simclr.onnx --csv {folder}")
+    images = finished.path.parent / "images/test"
+    said = elsewhere.run(f"python -m stages.predict --model simclr.onnx --csv {images}")
     rows = list(csv.DictReader(line for line in said.splitlines() if "," in line))
     assert len(rows) == 18
     right = np.mean([row["class"] == Path(row["file"]).parent.name for row in rows])
