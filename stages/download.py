@@ -46,7 +46,7 @@ def main() -> None:
         case "cifar":
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror), side)
         case "folder":
-            dataset = load_folder(Path(params.folder), side)
+            dataset = load_folder(Path(params.folder), side, params.pixel_range)
     write_dataset(dataset)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
     unlabelled, (labelled, _) = open_tensors(UNLABELLED)[0]["images"], open_tensors(LABELLED)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stages.files.contract import contract
 from stages.files.inputs import inputs_must_not_change
+from stages.files.params import load_params
 from stages.files.tensors import read_tensors
 from stages.files.writing import write_bytes
 
@@ -25,6 +26,7 @@ OPSET = 18  # the first whose Resize can be antialiased
 
 
 def main(made_of: dict[str, str]) -> None:
+    params = load_params()
     state, encoder = read_tensors(Path("models/simclr.safetensors"))
     parameters, classifier = read_tensors(Path("models/classifier.safetensors"))
     stem, side = encoder["stem"], encoder["image_size"]
@@ -35,6 +37,7 @@ def main(made_of: dict[str, str]) -> None:
         stem=stem,
         input="images (N, H, W, 3): RGB of 8 bits; cut to the square in the middle and scaled to image_size inside",
         image_size=side,
+        pixel_range=params.pixel_range,
         classes=classifier["classes"],
         encoder=encoder,
         classifier=classifier,

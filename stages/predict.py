@@ -1,8 +1,7 @@
 """What the exported model says of pictures: `python -m stages.predict FILES-OR-FOLDERS...`, `--help` for the rest.
 
 Pictures are read as `data: folder` reads them. One that cannot be read is named on the standard error, the others go
-on, and the exit status is 1. Only
-`--neighbours` needs more than the model: the labelled images of this repository.
+on, and the exit status is 1. Only `--neighbours` needs more than the model: the labelled images of this repository.
 """
 
 import argparse
@@ -27,7 +26,8 @@ from stages.files.messages import one_line, shortened
 from stages.files.progress import Progress
 from stages.files.tensors import open_tensors
 from stages.files.writing import replacing, write_bytes
-from stages.images.folder import images_below, read_image, warnings_of_images
+from stages.images.folder import read_image, warnings_of_images
+from stages.images.listing import images_below
 from stages.page.figures import as_png, draw_neighbours
 from stages.probing.neighbours import nearest
 
@@ -55,6 +55,7 @@ class Model:
         if notes.get("format") != FORMAT:
             sys.exit(f"{file}: has the format {notes.get('format')}, not {FORMAT}; `dvc repro` makes it anew")
         self.side: int = notes["image_size"]
+        self.pixel_range: list[float] | None = notes["pixel_range"]
         self.classes: list[str] = notes["classes"]
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +73,7 @@ def main() -> None:
 
     def read(file: Path) -> np.ndarray | None:
         try:
-            return read_image(file, model.side)
+            return read_image(file, model.side, model.pixel_range)
         except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
             print(f"{shortened(str(file))}: cannot be read as an image ({one_line(error)})", file=sys.stderr)
             return None
@@ -124,7 +125,10 @@ def parse() -> argparse.Namespace:
 def listed(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    files = images_below(given)
+    try:
+        files, _ = images_below(given)
+    except OSError as error:
+        sys.exit(f"{shortened(str(given))}: cannot be read ({one_line(error)})")
     if not files:
         sys.exit(f"{shortened(str(given))}: holds no image")
     return files

@@ -1,4 +1,4 @@
-"""Mistakes that only the parameters and the number of images together show."""
+"""Mistakes that only the parameters together show, or they and the number of images."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.check import mistakes
+from stages import check
+from stages.check_images import mistakes
 from stages.files.params import FILE, Params, load_params
-from stages.images.dataset import Sizes
-from stages.images.sizes import SAMPLE
+from stages.images.sizes import SAMPLE, Sizes
 from tests.bad_input import LONGEST, examples
 
 SETTINGS = 250  # examples
@@ -42,9 +42,26 @@ def test_the_committed_parameters_fit_the_sample() -> None:
         ({"batch_size": 301}, "batch_size = 301: 600 unlabelled images do not fill two batches"),
     ],
 )
-def test_each_mistake_is_named(changes: dict[str, object], expected: str) -> None:
+def test_what_does_not_fit_the_images_is_named(changes: dict[str, object], expected: str) -> None:
     (found,) = mistakes(params(**changes), TEN_CLASSES)
     assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"folder": "/typo"}, "folder = '/typo': there is no such folder"),
+        (
+            {"pixel_range": [1, 1]},
+            "pixel_range = [1.0, 1.0]: the first number, which is black, must be",
+        ),
+        ({"launch": "torchrun --nproc-per-node=3"}, "batch_size = 256: does not divide by the 3 processes of launch"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(changes: dict[str, object], expected: str) -> None:
+    (found,) = check.mistakes(params(**{"folder": str(COMMITTED.parent), **changes}))
+    assert found.startswith(expected)
+    assert check.mistakes(params(folder=str(COMMITTED.parent))) == []
 
 
 def test_all_mistakes_come_at_once() -> None:

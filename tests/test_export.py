@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        shutil.copy(ROOT / "params.yaml", folder)
         made_of = {"params.yaml: lr": "0.0002", "stages/pretrain.py": "0" * 32}
         notes = contract("an encoder", made_of, stem="imagenet", image_size=32, features=512)
         write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)

@@ -198,7 +198,7 @@ def test_pages_are_short_and_the_first_command_comes_early() -> None:
     lines = README.splitlines()
     assert len(lines) <= 150
     assert any(line.startswith("make repro") for line in lines[:30])
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 260  # an item a line, as DVC itself writes it
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 280  # an item a line, as DVC itself writes it
 
 
 def test_readme_shows_the_stages_in_order() -> None:

@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 from stages.files.messages import one_line, shortened
 
 FILE = Path("params.yaml")
-# From HEAD: where `dvc exp run` was killed, what it changed is staged.
-WAY_BACK = f"git checkout HEAD -- {FILE} dvc.lock"
+# From HEAD, because DVC stages what `dvc exp run` changes. With a touch, because DVC writes params.yaml twice in a
+# second: git compares times in seconds and sizes, and would not see a change to a value of the same length.
+WAY_BACK = f"touch {FILE} && git checkout HEAD -- {FILE} dvc.lock"
 ADVICE = f"(correct it, or go back: `{WAY_BACK}`)"
 
 # Where nothing else bounds a number, these do: a float holds every whole number so far, and every message the number.
@@ -25,6 +26,7 @@ LARGEST = 1e15
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Several = Annotated[int, Field(ge=2, lt=2**31)]
@@ -72,6 +74,7 @@ class Params(_Section):
     data: Literal["sample", "cifar", "folder"]
     folder: PathText
     image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)]
+    pixel_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None
     mirror: PathText | None
     weights: Literal["random", "imagenet"]
     stem: Literal["imagenet", "cifar"]

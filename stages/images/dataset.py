@@ -69,19 +69,6 @@ def seen_before(test: np.ndarray, train: np.ndarray) -> np.ndarray:
     return repeated | np.isin(test, train)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How many images a source delivers."""
-
-    unlabelled: int
-    train: list[int]  # of each fine class
-    test: int
-
-    def bytes(self, side: int) -> int:
-        """Of all of them with `side` x `side` pixels."""
-        return (self.unlabelled + sum(self.train) + self.test) * side * side * 3
-
-
 def scaled(square: Image.Image, side: int) -> np.ndarray:
     """A square RGB image as (side, side, 3) uint8."""
     return np.array(square.resize((side, side), Image.Resampling.BICUBIC))

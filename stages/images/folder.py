@@ -1,19 +1,17 @@
-"""Images from a folder of the user's own: `train/<class>/*`, `test/<class>/*` and, if there is one, `unlabeled/**/*`.
+"""Images from a folder of the user's own (`listing.py` says which): each is cut to the square in its middle and scaled.
 
-An image is cut to the square in its middle and scaled. Classes are numbered in the order of their names.
-`superclasses.csv`, if there is one, groups them: a row per class with its name and its superclass. Without it the
-coarse labels are the fine ones. Without `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
-Hidden files are passed over.
+Classes are numbered in the order of their names; without superclasses, the coarse labels are the fine ones. Without
+`unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
 """
 
-import csv
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -23,152 +21,57 @@ from torch import Tensor
 from stages.files.messages import one_line, shortened
 from stages.files.progress import Progress
 from stages.files.tensors import Stream
-from stages.images.dataset import Dataset, Labelled, Sizes, chunks_of, image_stream, scaled
+from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
+from stages.images.listing import list_folder
 
 NAMED = 10  # unreadable files that the error message lists
+MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 750 MB
+MANY_PIXELS = 25 * 10**6  # images of more are decoded one at a time, so that memory does not grow with the threads
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves so many times the side that is asked for: 3 to 13
+# times as fast at 8 megapixels, and on enlarged photographs of CIFAR no pixel differed by more than 2 of 255.
+ENOUGH = 4
 
+Range = list[float]  # what is black and what is white
+SIXTEEN_BITS = [0, 65535]
+
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 # A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
 EpsImagePlugin.gs_binary = False
 # What it logs about a broken file is said here, in one line.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-
-def count_folder(root: Path) -> Sizes:
-    """What `load_folder` will read. Exits with a message that names what is missing."""
-    train, test, unlabelled = _listed(root)
-    per_class = [len(files) for files in train.values()]
-    return Sizes(sum(per_class) if unlabelled is None else len(unlabelled), per_class, sum(map(len, test.values())))
+large_image = Lock()
 
 
-def load_folder(root: Path, side: int) -> Dataset:
+class NoRangeError(ValueError):
+    """An image of more than 8 bits, whose values say nothing without the range that the whole set uses."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__("has more than 8 bits, and there is no pixel_range")
+        self.low, self.high = low, high
+
+
+def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
     """All images below `root`, scaled to `side` pixels.
 
+    pixel_range: black and white of images with more than 8 bits; None: there are none.
     Exits with a message that names what is missing or, when the images are read, which of them cannot be read.
     """
-    train_files, test_files, unlabelled = _listed(root)
-    classes = list(train_files)
-    superclass_of = _superclasses(root, classes)
-    superclasses = sorted(set(superclass_of.values())) if superclass_of else classes
-    coarse = np.array([superclasses.index(superclass_of.get(name, name)) for name in classes])
-    train, test = _labelled(train_files, coarse, side), _labelled(test_files, coarse, side)
-    return Dataset(None if unlabelled is None else _images(unlabelled, side), train, test, classes, superclasses)
+    listing = list_folder(root)
+    classes = list(listing.train)
+    superclass_of = listing.superclass_of or {name: name for name in classes}
+    superclasses = sorted(set(superclass_of.values()))
+    coarse_of_fine = np.array([superclasses.index(superclass_of[name]) for name in classes])
 
+    def images(files: list[Path]) -> Stream:
+        return image_stream(len(files), side, _read(files, side, pixel_range))
 
-Files = dict[str, list[Path]]  # of each class
+    def labelled(files: dict[str, list[Path]]) -> Labelled:
+        fine = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
+        return Labelled(images([file for of_class in files.values() for file in of_class]), fine, coarse_of_fine[fine])
 
-
-def _listed(root: Path) -> tuple[Files, Files, list[Path] | None]:
-    """The files of train/, of test/ and, if there is one, of unlabeled/."""
-    try:
-        return _parts(root)
-    except OSError as error:  # a name longer than the system allows, a folder that must not be read
-        sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
-
-
-def _parts(root: Path) -> tuple[Files, Files, list[Path] | None]:
-    shown = shortened(str(root))
-    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/**/*)"
-    for part in ("train", "test"):
-        if not (root / part).is_dir():
-            sys.exit(f"{layout}; there is no folder {part}/")
-    unknown = sorted(set(_subfolders(root)) - {"train", "test", "unlabeled"})
-    if unknown:
-        sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
-    classes = _subfolders(root / "train")
-    if len(classes) < 2:
-        sys.exit(f"{layout}; train/ has {len(classes)} class folders, at least 2 are needed")
-    different = sorted(set(classes) ^ set(_subfolders(root / "test")))
-    if different:
-        sys.exit(
-            f"{shown}: train/ and test/ must have the same classes; only one of them has: "
-            f"{shortened(', '.join(different))}"
-        )
-    unprintable = [name for name in classes if not name.isprintable()]
-    if unprintable:  # not UTF-8, or a line break: it would break tables and messages
-        sys.exit(f"{shown}: the names of class folders must be printable text; rename {shortened(unprintable[0])}")
-    train, test = ({name: _files(root / part / name) for name in classes} for part in ("train", "test"))
-    alone = [name for name, files in train.items() if len(files) == 1]
-    if alone:
-        sys.exit(f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1")
-    _superclasses(root, classes)
-    return train, test, _files_below(root / "unlabeled") if (root / "unlabeled").is_dir() else None
-
-
-def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
-    """The superclass of each class; an empty dictionary where there is no file of them."""
-    file = root / "superclasses.csv"
-    if not file.exists():
-        return {}
-    shown = shortened(str(file))
-    if not file.is_file():
-        sys.exit(f"{shown}: is not a file")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows = [[name.strip() for name in row] for row in csv.reader(opened, strict=True) if row]
-    except (OSError, UnicodeError, csv.Error) as error:
-        sys.exit(f"{shown}: cannot be read ({one_line(error)})")
-    if not rows or rows[0] != ["class", "superclass"]:
-        sys.exit(f"{shown}: its first line must be: class,superclass")
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not all(name and name.isprintable() for name in row):
-            sys.exit(f"{shown}: row {number} must have two names, of a class and of its superclass")
-    found = dict(rows[1:])
-    if len(found) < len(rows) - 1:
-        sys.exit(f"{shown}: a class is named twice")
-    missing = [name for name in classes if name not in found]
-    if missing:
-        sys.exit(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
-    if len({found[name] for name in classes}) < 2:
-        sys.exit(f"{shown}: must name two superclasses at least")
-    return {name: found[name] for name in classes}
-
-
-def _labelled(files: Files, coarse: np.ndarray, side: int) -> Labelled:
-    """coarse: the number of the superclass of each class."""
-    fine = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
-    return Labelled(_images([file for of_class in files.values() for file in of_class], side), fine, coarse[fine])
-
-
-def _subfolders(root: Path) -> list[str]:
-    """Exits at a link that leads nowhere: its class, or all of unlabeled/, would be left out without a word.
-
-    Also at one that leads to a folder: DVC does not look into it and would not see that its images change.
-    """
-    children = sorted(child for child in root.iterdir() if not child.name.startswith("."))
-    broken = [child for child in children if child.is_symlink() and not child.exists()]
-    if broken:
-        sys.exit(f"{shortened(str(broken[0]))}: is a link that leads nowhere; mend or remove it")
-    folders = [child for child in children if child.is_dir()]
-    linked = [child for child in folders if child.is_symlink()]
-    if linked:
-        shown = shortened(str(linked[0]))
-        sys.exit(f"{shown}: is a link to a folder, into which DVC does not look; put the folder itself there")
-    return [child.name for child in folders]
-
-
-def _files_below(root: Path) -> list[Path]:
-    """The files of a folder, then those of the folders in it, however deep; exits where one of them is empty."""
-    folders = _subfolders(root)
-    files = [file for file in _files(root) if file.name not in folders]
-    return files + [file for name in folders for file in _files_below(root / name)]
-
-
-def _files(root: Path) -> list[Path]:
-    """The files of one folder in the order of their names; exits if there is none."""
-    files = sorted(child for child in root.iterdir() if not child.name.startswith("."))
-    if not files:
-        sys.exit(f"{shortened(str(root))}: holds no image; add some or remove the folder")
-    return files
-
-
-def images_below(root: Path) -> list[Path]:
-    """All files below a folder, however deep, that have the ending of an image and are not hidden, sorted."""
-    endings = Image.registered_extensions()
-    return sorted(
-        file
-        for file in root.rglob("*")
-        if file.suffix.lower() in endings and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    )
+    unlabelled = None if listing.unlabelled is None else images(listing.unlabelled)
+    return Dataset(unlabelled, labelled(listing.train), labelled(listing.test), classes, superclasses)
 
 
 @contextmanager
@@ -180,20 +83,19 @@ def warnings_of_images() -> Iterator[None]:
         yield
 
 
-def _images(files: list[Path], side: int) -> Stream:
-    return image_stream(len(files), side, _read(files, side))
-
-
-def _read(files: list[Path], side: int) -> Iterator[Tensor]:
+def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[Tensor]:
     """Chunks of images. Exits after the last one if any file cannot be read, naming the first few."""
-    unreadable = []
+    unreadable: list[str] = []
+    without_range: list[NoRangeError] = []
 
     def read(file: Path) -> np.ndarray:
         try:
-            return read_image(file, side)
+            return read_image(file, side, pixel_range)
+        except NoRangeError as error:
+            without_range.append(error)
         except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
             unreadable.append(f"{shortened(str(file))} ({one_line(error)})")
-            return np.zeros((side, side, 3), np.uint8)
+        return np.zeros((side, side, 3), np.uint8)
 
     with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
         for some in chunks_of(len(files), side):
@@ -209,33 +111,55 @@ def _read(files: list[Path], side: int) -> Iterator[Tensor]:
             f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
             f"{', '.join(sorted(unreadable)[:NAMED])}{more}"
         )
+    if without_range:
+        low, high = min(error.low for error in without_range), max(error.high for error in without_range)
+        sys.exit(
+            f"{len(without_range)} of {len(files)} images have more than 8 bits, with values from {low:g} to {high:g}; "
+            f"say what is black and what is white in all of them: -S 'pixel_range=[{low:g}, {high:g}]'"
+        )
 
 
-def read_image(file: Path, side: int) -> np.ndarray:
-    """One image as (S, S, 3) uint8, upright, its middle cut to a square and scaled."""
+def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.ndarray:
+    """One image, of several pages or frames the first: (S, S, 3) uint8, upright, its middle cut to a square and scaled.
+
+    Raises NoRangeError, or what Pillow raises, where it cannot be read.
+    """
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever
-    with Image.open(file) as image:
-        upright = _to_8_bits(ImageOps.exif_transpose(image))
-        if upright.has_transparency_data:  # Pillow would show the colour that transparency hides
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+    try:
+        image = Image.open(file)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(f"has more than {MOST_PIXELS // 10**6} megapixels") from None
+    if _of_16_bits_a_colour(image) and pixel_range != SIXTEEN_BITS:
+        raise ValueError("has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535]")
+    with image, large_image if image.width * image.height > MANY_PIXELS else nullcontext():
+        image.draft(None, (ENOUGH * side, ENOUGH * side))
+        ImageOps.exif_transpose(image, in_place=True)
         # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
-        shorter = min(upright.size)
-        left, top = (upright.width - shorter) // 2, (upright.height - shorter) // 2
-        return scaled(upright.convert("RGB").crop((left, top, left + shorter, top + shorter)), side)
+        shorter = min(image.size)
+        left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
+        square = _to_8_bits(image.crop((left, top, left + shorter, top + shorter)), pixel_range)
+        if square.has_transparency_data:  # Pillow would show the colour that transparency hides
+            square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
+        return scaled(square.convert("RGB"), side)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit pixels by their upper byte; 32-bit ones, which have no agreed range, from their minimum to their maximum.
+def _of_16_bits_a_colour(image: Image.Image) -> bool:
+    """Whether Pillow reads only the upper 8 of the 16 bits of several channels."""
+    return not image.mode.startswith("I") and any(";16" in str(tile) for tile in getattr(image, "tile", []))
 
-    Pillow would clip both to white. Other images are returned as they are. ValueError if a pixel is not finite.
+
+def _to_8_bits(image: Image.Image, pixel_range: Range | None) -> Image.Image:
+    """Pixels of one channel with more than 8 bits, from black to white of the range; others as they are.
+
+    Raises ValueError if a pixel is not finite.
     """
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("has pixels that are not finite")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((values // 256).astype(np.uint8))
-    span = values.max() - values.min()
-    return Image.fromarray(((values - values.min()) / (span or 1) * 255).astype(np.uint8))
+    if pixel_range is None:
+        raise NoRangeError(values.min(), values.max())
+    low, high = pixel_range
+    return Image.fromarray((255 * ((values - low) / (high - low)).clip(0, 1)).round().astype(np.uint8))

@@ -1,10 +1,23 @@
 """How many images each source delivers, known before one is read or generated."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stages.images.dataset import Sizes
-from stages.images.folder import count_folder
+from stages.images.listing import list_folder
+
+
+@dataclass(frozen=True)
+class Sizes:
+    unlabelled: int
+    train: list[int]  # of each fine class
+    test: int
+    others: int = 0  # files in the folder that are no images
+
+    def bytes(self, side: int) -> int:
+        """Of all images with `side` x `side` pixels."""
+        return (self.unlabelled + sum(self.train) + self.test) * side * side * 3
+
 
 SAMPLE = Sizes(2304, [50] * 100, 5000)
 CIFAR = Sizes(50_000, [500] * 100, 10_000)
@@ -17,5 +30,7 @@ def count_images(data: Literal["sample", "cifar", "folder"], folder: Path) -> Si
             return SAMPLE
         case "cifar":
             return CIFAR
-        case "folder":
-            return count_folder(folder)
+    listing = list_folder(folder)
+    train = [len(files) for files in listing.train.values()]
+    unlabelled = sum(train) if listing.unlabelled is None else len(listing.unlabelled)
+    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), listing.others)

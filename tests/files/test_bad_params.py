@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.check import mistakes
-from stages.files.params import FILE, load_params
+from stages import check, check_images
+from stages.files.params import FILE, WAY_BACK, load_params
 from stages.images.sizes import SAMPLE
 from tests.bad_input import LONGEST, damages, elsewhere, examples, within  # noqa: F401 (elsewhere runs by itself)
 
@@ -85,10 +85,11 @@ def refusal(content: str | bytes) -> list[str]:
         wrong = lines[:-1] if len(lines) > 1 else lines
         assert all(line.startswith("params.yaml: ") for line in wrong)
         assert len({re.split(" = | is ", line)[0] for line in wrong}) == len(wrong)  # one for each wrong key
-        assert "`git checkout HEAD -- params.yaml dvc.lock`" in lines[-1]
+        assert f"`{WAY_BACK}`" in lines[-1]
     else:
+        found = check.mistakes(params) + check_images.mistakes(params, SAMPLE)
         assert same(YAML(typ="safe").load(FILE.read_text(encoding="utf-8")), params.model_dump())
-        assert all(line.isprintable() and len(line) <= LONGEST for line in mistakes(params, SAMPLE))
+        assert all(line.isprintable() and len(line) <= LONGEST for line in found)
     assert (FILE.read_bytes(), sorted(os.listdir())) == (written, before)
     return lines
 

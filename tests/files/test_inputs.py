@@ -97,7 +97,7 @@ def test_the_start_of_a_process_is_between_its_launch_and_its_first_statement() 
 
 @pytest.mark.parametrize("folder", ['"a\\0b"', "x" * 300])
 def test_a_folder_of_an_impossible_name_leads_to_one_line_or_none(folder: str) -> None:
-    edit_params("folder: images", f"folder: {folder}")
+    edit_params("folder: examples/images", f"folder: {folder}")
     try:
         fingerprints("train")
     except SystemExit as stopped:

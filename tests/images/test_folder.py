@@ -1,7 +1,10 @@
 """A folder of the user's own images."""
 
+import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 
 from stages.files.tensors import Stream
-from stages.images.folder import count_folder, load_folder
+from stages.images.folder import load_folder
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def read(root: Path, image: Image.Image, suffix: str = "png", **how: Any) -> np.
     """What such an image becomes."""
     (root / "train/ant/0.png").unlink()
     image.save(root / f"train/ant/0.{suffix}", **how)
-    return load_folder(root, 32).train.images.all()[0].numpy()
+    return load_folder(root, 32, None).train.images.all()[0].numpy()
 
 
 @pytest.mark.parametrize("side", [32, 96, 224])
@@ -35,7 +38,7 @@ def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) 
     left_half_red = Image.new("RGB", (448, 448), "blue")
     left_half_red.paste("red", (0, 0, 224, 448))
     left_half_red.save(root / "train/ant/0.png")
-    dataset = load_folder(root, side)
+    dataset = load_folder(root, side, None)
     train, test = dataset.train.images.all(), dataset.test.images.all()
     assert {part.shape[1:] for part in (train, test)} == {(side, side, 3)}
     red = train[0, :, :, 0] > 127
@@ -45,15 +48,14 @@ def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) 
 
 def refusal(root: Path) -> str:
     with pytest.raises(SystemExit) as stopped:
-        load_folder(root, 32).train.images.all()
+        load_folder(root, 32, None).train.images.all()
     line = str(stopped.value.code)
     assert "\n" not in line
     return line
 
 
 def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -> None:
-    (root / "train" / "ant" / ".hidden").write_text("not an image")
-    dataset = load_folder(root, 32)
+    dataset = load_folder(root, 32, None)
     assert dataset.fine_names == dataset.coarse_names == ["ant", "bee"]
     assert dataset.train.fine.tolist() == dataset.train.coarse.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.test.fine.tolist() == [0, 0, 1, 1]
@@ -71,54 +73,24 @@ def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
     (root / "unlabeled").mkdir()
     for number in range(5):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "unlabeled" / f"{number}.png")
-    assert reds(load_folder(root, 32).unlabelled) == [0, 1, 2, 3, 4]
+    assert reds(load_folder(root, 32, None).unlabelled) == [0, 1, 2, 3, 4]
 
 
 def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
     for number, folder in enumerate(("unlabeled", "unlabeled/a", "unlabeled/a/b", "unlabeled/c")):
         (root / folder).mkdir()
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / folder / "0.png")
-    assert reds(load_folder(root, 32).unlabelled) == [0, 1, 2, 3]
-    assert count_folder(root).unlabelled == 4
-    (root / "unlabeled/a/empty").mkdir()
-    assert "unlabeled/a/empty: holds no image" in refusal(root)
+    assert sorted(reds(load_folder(root, 32, None).unlabelled)) == [0, 1, 2, 3]
 
 
 def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
     shutil.copytree(root / "train/ant", root / "train/cow")
     shutil.copytree(root / "test/ant", root / "test/cow")
     (root / "superclasses.csv").write_text("class,superclass\ncow,mammal\nbee,insect \n\n ant,insect\ndog,mammal\n\n")
-    dataset = load_folder(root, 32)
+    dataset = load_folder(root, 32, None)
     assert (dataset.fine_names, dataset.coarse_names) == (["ant", "bee", "cow"], ["insect", "mammal"])
     assert dataset.train.coarse.tolist() == [0] * 6 + [1] * 3
     assert dataset.test.coarse.tolist() == [0] * 4 + [1] * 2
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
-        (b"", "its first line must be"),
-        (b"class,superclass\nant,insect\nbee\n", "row 3 must have two names"),
-        (b"class,superclass\nant,insect\nbee,\n", "row 3 must have two names"),
-        (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
-        (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
-        (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),
-        (b"class,superclass\nant,\xff\n", "cannot be read"),
-        (b'class,superclass\nant,"a"b\n', "cannot be read"),
-    ],
-)
-def test_a_file_of_superclasses_that_is_wrong_is_refused(root: Path, content: bytes, expected: str) -> None:
-    (root / "superclasses.csv").write_bytes(content)
-    line = refusal(root)
-    assert "superclasses.csv: " in line
-    assert expected in line
-
-
-def test_a_class_with_one_training_image_is_refused(root: Path) -> None:
-    for number in (1, 2):
-        (root / f"train/bee/{number}.png").unlink()
-    assert "every class needs two training images, to fit a probe and to validate it; bee has 1" in refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +102,101 @@ def test_a_class_with_one_training_image_is_refused(root: Path) -> None:
         ("RGBA", (9, 8, 7, 255), "png", (9, 8, 7)),
         ("RGBA", (255, 0, 0, 0), "png", (255, 255, 255)),
         ("CMYK", (0, 0, 0, 0), "tif", (255, 255, 255)),
-        ("I;16", 0x4D00, "png", (0x4D,) * 3),
+        ("YCbCr", (255, 128, 128), "jpg", (255, 255, 255)),
+        ("LA", (40, 255), "png", (40, 40, 40)),
+        ("LA", (40, 0), "png", (255, 255, 255)),
     ],
 )
 def test_every_mode_becomes_rgb(root: Path, mode: str, colour: Any, suffix: str, expected: tuple[int, ...]) -> None:
     assert read(root, Image.new(mode, (50, 40), colour), suffix)[16, 16].tolist() == list(expected)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_of_32_bits_fill_the_range(root: Path, dtype: type) -> None:
-    shown = read(root, Image.fromarray(np.linspace(0, 1000, 32 * 32).reshape(32, 32).astype(dtype)), "tif")
-    assert (shown.min(), shown.max()) == (0, 255)
+def write_deep(root: Path, dtype: type, low: float, high: float) -> None:
+    """A dark and a bright image of one channel with more than 8 bits, which together use the range."""
+    for file, first, last in (("0", low, (low + high) / 2), ("1", (low + high) / 2, high)):
+        (root / f"train/ant/{file}.png").unlink()
+        ramp = np.linspace(first, last, 32 * 32).reshape(32, 32)
+        Image.fromarray(ramp.astype(dtype)).save(root / f"train/ant/{file}.tif")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (np.uint16, 0, 255), (np.uint16, 0, 4095), (np.uint16, 0, 65535), (np.int32, -1024, 3071),
+        (np.float32, 0, 1), (np.float32, 0, 65535),
+    ],
+)  # fmt: skip
+def test_images_of_more_than_8_bits_need_one_range_for_all_which_the_message_tells(
+    root: Path, dtype: type, low: float, high: float
+) -> None:
+    write_deep(root, dtype, low, high)
+    line = refusal(root)
+    assert line.startswith(f"2 of 6 images have more than 8 bits, with values from {low} to {high}; ")
+    suggested = json.loads(line.split("pixel_range=")[1].rstrip("'"))
+    dark, bright = load_folder(root, 32, suggested).train.images.all()[:2]
+    assert [dark.min(), bright.max()] == [0, 255]
+    assert dark.max() - bright.min() in (0, 1)  # gray in the middle of the range, in both
+    assert 126 <= bright.min() <= 129
+    clipped = load_folder(root, 32, [low, (low + high) / 2]).train.images.all()[1]
+    assert clipped.min() >= 254  # what is whiter than white
+
+
+def png_of_16_bits(channels: int, colour_type: int, value: int) -> bytes:
+    """32x32, which Pillow can read and not write (PNG specification, sections 4 and 11)."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    row = b"\0" + struct.pack(">H", value) * channels * 32
+    header = struct.pack(">IIBBBBB", 32, 32, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 32)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (2, 4), (4, 6)])
+def test_colours_of_16_bits_are_read_where_they_use_all_of_them(root: Path, channels: int, colour_type: int) -> None:
+    """Of which Pillow reads the upper 8: 12-bit data would come out as 0 to 15."""
+    (root / "train/ant/0.png").write_bytes(png_of_16_bits(channels, colour_type, 0xFF00))
+    assert "0.png (has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535])" in refusal(root)
+    assert load_folder(root, 32, [0, 65535]).train.images.all()[0].min() == 255
+
+
+def test_inks_of_a_photograph_for_printing_are_those_that_were_meant(root: Path) -> None:
+    """Adobe writes CMYK into a JPEG upside down, and Pillow does as Adobe."""
+    assert read(root, Image.new("CMYK", (32, 32), (0, 255, 255, 0)), "jpg").mean((0, 1)).tolist() == pytest.approx(
+        [255, 0, 0], abs=4
+    )
+
+
+def test_transparency_of_a_palette_shows_the_white_page(root: Path) -> None:
+    image = Image.new("P", (32, 32), 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.paste(1, (0, 0, 16, 32))
+    shown = read(root, image, transparency=0)
+    assert (shown[5, 5].tolist(), shown[5, 28].tolist()) == ([0, 0, 200], [255, 255, 255])
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp"])
+def test_of_several_pages_or_frames_the_first_is_read(root: Path, suffix: str) -> None:
+    pages = [Image.new("RGB", (32, 32), colour) for colour in ("white", "black", "black")]
+    assert read(root, pages[0], suffix, save_all=True, append_images=pages[1:]).min() > 250
+
+
+def test_a_photograph_of_108_megapixels_is_read_and_one_beyond_the_limit_is_named(root: Path) -> None:
+    """A telephone's; black, so that the file is small."""
+    assert read(root, Image.new("1", (12_000, 9_000))).max() == 0
+    (root / "train/ant/0.png").unlink()
+    Image.new("1", (20_000, 13_000)).save(root / "train/ant/0.png")
+    assert "0.png (has more than 250 megapixels)" in refusal(root)
+
+
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_looks_the_same(root: Path) -> None:
+    coarse = np.random.default_rng(0).integers(80, 176, (20, 30, 3), np.uint8)
+    by_part = read(root, Image.fromarray(coarse).resize((1800, 1200), Image.Resampling.BICUBIC), "jpg")
+    with Image.open(root / "train/ant/0.jpg") as whole:
+        whole.save(root / "train/ant/0.png")
+    (root / "train/ant/0.jpg").unlink()
+    difference = load_folder(root, 32, None).train.images.all()[0].numpy().astype(int) - by_part
+    assert 0 < np.abs(difference).max() <= 2
 
 
 def test_any_size_is_cut_to_its_middle_square_and_scaled(root: Path) -> None:
@@ -159,7 +215,7 @@ def test_a_photograph_that_was_taken_upside_down_is_turned_upright(root: Path) -
 def test_unreadable_files_are_counted_named_and_refused(root: Path) -> None:
     (root / "train/ant/0.png").write_text("this is no image")
     (root / "train/ant/1.png").write_bytes(b"")
-    Image.new("1", (12_000, 12_000)).save(root / "train/ant/2.png")
+    Image.new("1", (20_000, 13_000)).save(root / "train/ant/2.png")
     Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(root / "train/bee/0.tif")
     cut = root / "train/bee/1.png"
     cut.write_bytes(cut.read_bytes()[:50])
@@ -167,37 +223,7 @@ def test_unreadable_files_are_counted_named_and_refused(root: Path) -> None:
     assert line.startswith("5 of 7 files cannot be read as images; repair or remove them: ")
     for file, reason in zip(
         ("ant/0.png", "ant/1.png", "ant/2.png", "bee/0.tif", "bee/1.png"),
-        ("cannot identify", "cannot identify", ".*decompression bomb", "has pixels that are not finite", ""),
+        ("cannot identify", "cannot identify", "has more than 250 megapixels", "has pixels that are not finite", ""),
         strict=True,
     ):
         assert re.search(rf"{file} \({reason}", line)
-
-
-@pytest.mark.parametrize("name", ["train/cow", "unlabeled"])
-@pytest.mark.parametrize(
-    ("target", "said"), [("train/ant", "to a folder, into which DVC does not look"), ("gone", "that leads nowhere")]
-)
-def test_a_folder_that_is_a_link_is_refused_and_not_passed_over(root: Path, name: str, target: str, said: str) -> None:
-    (root / name).symlink_to(root / target)
-    assert f"{name}: is a link {said}" in refusal(root)
-
-
-def test_a_misspelt_folder_is_refused(root: Path) -> None:
-    (root / "unlabelled").mkdir()
-    assert "it has other folders: unlabelled" in refusal(root)
-
-
-@pytest.mark.parametrize(
-    ("missing", "expected"),
-    [
-        ("train", "there is no folder train/"),
-        ("test", "there is no folder test/"),
-        ("test/bee", "only one of them has: bee"),
-        ("train/bee", "at least 2 are needed"),
-        ("train/ant/*", "ant: holds no image"),
-    ],
-)
-def test_what_is_missing_is_named(root: Path, missing: str, expected: str) -> None:
-    for path in root.glob(missing):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert expected in refusal(root)

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.images.dataset import Sizes
 from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
-from stages.images.sizes import SAMPLE
+from stages.images.sizes import SAMPLE, Sizes
 from tests.images.data import images_of
 
 

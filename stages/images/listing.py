@@ -1,0 +1,173 @@
+"""Which images a folder of the user's own holds, and of which class: `train/<class>/**/*`, `test/<class>/**/*` and, if
+there is one, `unlabeled/**/*`. No image is opened.
+
+An image is a file with the ending of one. Hidden files are passed over; others are left out and counted. A class is a
+folder; its name is taken without spaces around it and in Unicode's composed form (NFC), in which one name is one text.
+`superclasses.csv`, if there is one, groups the classes: a row per class with its name and its superclass.
+"""
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unicodedata import normalize
+
+from PIL import Image
+
+from stages.files.messages import one_line, shortened
+
+PARTS = ("train", "test", "unlabeled")
+KINDS = Image.registered_extensions()
+ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN}  # Pillow can only write some others
+
+
+@dataclass(frozen=True)
+class Listing:
+    train: dict[str, list[Path]]  # of each class, in the order of the names
+    test: dict[str, list[Path]]  # of the same classes
+    unlabelled: list[Path] | None  # None: there is no unlabeled/
+    superclass_of: dict[str, str]  # of each class; empty: there is no superclasses.csv
+    others: int  # files that are no images
+
+
+def list_folder(root: Path) -> Listing:
+    """Exits with one line that names what is missing or cannot be used."""
+    try:
+        return _listing(root)
+    except OSError as error:  # a name longer than the system allows, a folder that must not be read
+        sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
+
+
+def images_below(root: Path) -> tuple[list[Path], int]:
+    """The images in a folder, however deep, in the order of their names, and how many other files there are.
+
+    A link that leads nowhere or to a folder is among the images, so that it is named by whoever opens it.
+    """
+    images, others = [], 0
+    for entry in _entries_below(root):
+        is_image = os.path.splitext(entry.name)[1].lower() in ENDINGS
+        if is_image or (entry.is_symlink() and not os.path.isfile(entry.path)):
+            images.append(Path(entry.path))
+        else:
+            others += 1
+    return images, others
+
+
+def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(root):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_below(Path(entry.path))
+        else:
+            yield entry
+
+
+def _entries(root: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(root) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _listing(root: Path) -> Listing:
+    shown = shortened(str(root))
+    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/**/*)"
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            sys.exit(f"{layout}; there is no folder {part}/")
+    unknown = sorted(set(_subfolders(root)) - set(PARTS))
+    if unknown:
+        sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
+    train, test = (_subfolders(root / part) for part in ("train", "test"))
+    if len(train) < 2:
+        sys.exit(f"{layout}; train/ has {len(train)} class folders, at least 2 are needed")
+    different = sorted(set(train) ^ set(test))
+    if different:
+        sys.exit(
+            f"{shown}: train/ and test/ must have the same classes; only one of them has: "
+            f"{shortened(', '.join(different))}"
+        )
+    unprintable = [name for name in train if not name or not name.isprintable()]
+    if unprintable:  # not UTF-8, or a line break: it would break tables and messages
+        sys.exit(f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}")
+    others = 0
+
+    def images_of(folder: Path, otherwise: str) -> list[Path]:
+        nonlocal others
+        images, left_out = images_below(folder)
+        others += left_out
+        if not images:
+            found = f" ({left_out} files have other endings than .jpg, .png or the like)" if left_out else ""
+            sys.exit(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
+        for image in images:
+            _refuse_links(image)
+        return images
+
+    of_train, of_test = (
+        {name: images_of(folder, "remove the class from train/ and test/") for name, folder in sorted(part.items())}
+        for part in (train, test)
+    )
+    alone = [name for name, files in of_train.items() if len(files) == 1]
+    if alone:
+        sys.exit(f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1")
+    unlabelled = images_of(root / "unlabeled", "remove the folder") if (root / "unlabeled").is_dir() else None
+    return Listing(of_train, of_test, unlabelled, _superclasses(root, list(of_train)), others)
+
+
+def _subfolders(root: Path) -> dict[str, Path]:
+    """By the name that the class has."""
+    found: dict[str, Path] = {}
+    for entry in _entries(root):
+        path = Path(entry.path)
+        if entry.is_symlink() and not path.is_file():
+            _refuse_links(path)
+        if not entry.is_dir():
+            continue
+        name = _composed(entry.name)
+        if name in found:
+            sys.exit(f"{shortened(str(root))}: two folders have the name {shortened(repr(name))}; rename one")
+        found[name] = path
+    return found
+
+
+def _composed(name: str) -> str:
+    return normalize("NFC", name).strip()
+
+
+def _refuse_links(path: Path) -> None:
+    """Exits where it is no file. DVC does not look into a linked folder and would not see that its images change."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        what, advice = "a link to a folder, into which DVC does not look", "put the folder itself there"
+    else:
+        what, advice = "a link that leads nowhere" if path.is_symlink() else "not a file", "mend or remove it"
+    sys.exit(f"{shortened(str(path))}: is {what}; {advice}")
+
+
+def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
+    """The superclass of each class; an empty dictionary where there is no file of them."""
+    file = root / "superclasses.csv"
+    if not file.exists():
+        return {}
+    shown = shortened(str(file))
+    if not file.is_file():
+        sys.exit(f"{shown}: is not a file")
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = [[_composed(name) for name in row] for row in csv.reader(opened, strict=True) if row]
+    except (OSError, UnicodeError, csv.Error) as error:
+        sys.exit(f"{shown}: cannot be read ({one_line(error)})")
+    if not rows or rows[0] != ["class", "superclass"]:
+        sys.exit(f"{shown}: its first line must be: class,superclass")
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not all(name and name.isprintable() for name in row):
+            sys.exit(f"{shown}: row {number} must have two names, of a class and of its superclass")
+    found = dict(rows[1:])
+    if len(found) < len(rows) - 1:
+        sys.exit(f"{shown}: a class is named twice")
+    missing = [name for name in classes if name not in found]
+    if missing:
+        sys.exit(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
+    if len({found[name] for name in classes}) < 2:
+        sys.exit(f"{shown}: must name two superclasses at least")
+    return {name: found[name] for name in classes}

@@ -1,0 +1,164 @@
+"""Which images a folder holds, and of which class: decided by names alone."""
+
+import os
+import shutil
+from pathlib import Path
+from unicodedata import normalize
+
+import pytest
+
+from stages.images.listing import Listing, list_folder
+from stages.images.sizes import Sizes, count_images
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for part, count in (("train", 3), ("test", 2)):
+        for name in ("bee", "ant"):
+            add(tmp_path / part / name, *(f"{number}.png" for number in range(count)))
+    return tmp_path
+
+
+def add(folder: Path, *names: str) -> None:
+    """Files without content: none is opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        list_folder(root)
+    line = str(stopped.value.code)
+    assert line.isprintable()
+    return line
+
+
+def names(listing: Listing, name: str) -> list[str]:
+    return [file.name for file in listing.train[name]]
+
+
+def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
+    add(root / "train/ant", "Thumbs.db", "desktop.ini", "Icon\r", "notes.txt", "noending", ".hidden.png", "UPPER.JPG")
+    add(root / "train/ant/.folder", "0.png")
+    listing = list_folder(root)
+    assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
+    assert listing.others == 5
+    assert count_images("folder", root) == Sizes(unlabelled=7, train=[4, 3], test=4, others=5)
+
+
+def test_a_folder_with_the_ending_of_an_image_is_a_folder(root: Path) -> None:
+    add(root / "train/ant/1.png.d/deep.png", "a.webp", "b.webp")
+    assert names(list_folder(root), "ant") == ["0.png", "1.png", "a.webp", "b.webp", "2.png"]
+
+
+def test_unlabeled_images_may_lie_in_a_single_folder_as_torchvision_wants_it(root: Path) -> None:
+    add(root / "unlabeled/all", "0.jpg", "1.jpg")
+    listing = list_folder(root)
+    assert [str(file.relative_to(root)) for file in listing.unlabelled or []] == [
+        "unlabeled/all/0.jpg", "unlabeled/all/1.jpg"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_one_class_in_whatever_form_it_is_written(root: Path, form: str) -> None:
+    decomposed = normalize("NFD", "café")
+    add(root / "train" / normalize(form, "café"), "0.png", "1.png")
+    add(root / "test" / f"{decomposed} ", "0.png")
+    (root / "superclasses.csv").write_text(f"class,superclass\nant,animal\nbee,animal\n{decomposed},place")
+    listing = list_folder(root)
+    assert list(listing.train) == list(listing.test) == ["ant", "bee", "café"]
+    assert listing.superclass_of["café"] == "place"
+
+
+def test_two_folders_of_one_name_are_refused(root: Path) -> None:
+    add(root / "train/ant ", "0.png")
+    assert "train: two folders have the name 'ant'; rename one" in refusal(root)
+
+
+@pytest.mark.parametrize("place", ["train/ant/link.png", "unlabeled/link", "unlabeled/deep/link.jpg"])
+@pytest.mark.parametrize(
+    ("target", "said"), [("train/ant", "to a folder, into which DVC does not look"), ("gone", "that leads nowhere")]
+)
+def test_a_link_that_is_no_file_is_named_before_any_image_is_read(
+    root: Path, place: str, target: str, said: str
+) -> None:
+    add(root / "unlabeled/deep", "0.png")
+    (root / place).symlink_to(root / target)
+    assert f"{place}: is a link {said}" in refusal(root)
+
+
+def test_a_pipe_is_no_image(root: Path) -> None:
+    os.mkfifo(root / "train/ant/pipe.png")
+    assert "train/ant/pipe.png: is not a file" in refusal(root)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, part: str) -> None:
+    add(root / "train/cat", "0.png", "1.png")
+    add(root / "test/cat", "0.png")
+    for file in (root / part / "cat").iterdir():
+        file.rename(file.with_suffix(".txt"))
+    line = refusal(root)
+    assert "cat: holds no image (" in line
+    assert "other endings than .jpg, .png or the like); add some or remove the class from train/ and test/" in line
+    for half in ("train", "test"):
+        shutil.rmtree(root / half / "cat")
+    assert list(list_folder(root).train) == ["ant", "bee"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
+        (b"", "its first line must be"),
+        (b"class,superclass\nant,insect\nbee\n", "row 3 must have two names"),
+        (b"class,superclass\nant,insect\nbee,\n", "row 3 must have two names"),
+        (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
+        (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
+        (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),
+        (b"class,superclass\nant,\xff\n", "cannot be read"),
+        (b'class,superclass\nant,"a"b\n', "cannot be read"),
+    ],
+)
+def test_a_file_of_superclasses_that_is_wrong_is_refused(root: Path, content: bytes, expected: str) -> None:
+    (root / "superclasses.csv").write_bytes(content)
+    line = refusal(root)
+    assert "superclasses.csv: " in line
+    assert expected in line
+
+
+def test_a_class_with_one_training_image_is_refused(root: Path) -> None:
+    for number in (1, 2):
+        (root / f"train/bee/{number}.png").unlink()
+    assert "every class needs two training images, to fit a probe and to validate it; bee has 1" in refusal(root)
+
+
+@pytest.mark.parametrize("name", ["train/cow", "unlabeled"])
+@pytest.mark.parametrize(
+    ("target", "said"), [("train/ant", "to a folder, into which DVC does not look"), ("gone", "that leads nowhere")]
+)
+def test_a_folder_that_is_a_link_is_refused_and_not_passed_over(root: Path, name: str, target: str, said: str) -> None:
+    (root / name).symlink_to(root / target)
+    assert f"{name}: is a link {said}" in refusal(root)
+
+
+def test_a_misspelt_folder_is_refused(root: Path) -> None:
+    (root / "unlabelled").mkdir()
+    assert "it has other folders: unlabelled" in refusal(root)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("train", "there is no folder train/"),
+        ("test", "there is no folder test/"),
+        ("test/bee", "only one of them has: bee"),
+        ("train/bee", "at least 2 are needed"),
+        ("train/ant/*", "ant: holds no image"),
+    ],
+)
+def test_what_is_missing_is_named(root: Path, missing: str, expected: str) -> None:
+    for path in root.glob(missing):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert expected in refusal(root)
