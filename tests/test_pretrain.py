@@ -122,12 +122,13 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def run_epoch(model: nn.Module, lr: float) -> str | None:
+def run_epoch(model: nn.Module, lr: float, brightest: int = 255) -> str | None:
     optimizer = torch.optim.SGD(model.parameters(), lr)
     batches = torch.arange(32).split(8)
     progress = tqdm(disable=True)
     fitted = train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
-    return what_is_wrong(fitted, evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5))
+    scored = evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5)
+    return what_is_wrong(fitted, scored, images(32) // (256 // (brightest + 1)))
 
 
 def test_a_healthy_epoch_has_nothing_wrong() -> None:
@@ -146,7 +147,7 @@ def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> 
     optimizer = torch.optim.SGD(model.parameters(), math.inf)
     fitted = train_epoch(model, images(8), batch, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, tqdm(disable=True))
     scored = evaluate(model, images(8), batch, VIEW, random_stream(0, 0, CPU), 0.5)
-    assert str(what_is_wrong(fitted, scored)).startswith("after step 1, on held-out images: the loss is nan")
+    assert str(what_is_wrong(fitted, scored, images(8))).startswith("after step 1, on held-out images: the loss is nan")
 
 
 @pytest.mark.parametrize("constant", [0, 1])
@@ -155,7 +156,10 @@ def test_collapsed_embeddings_are_reported(constant: int) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 0 * super().forward(x) + constant
 
-    assert str(run_epoch(Collapsed(), lr=1e-3)).startswith("step 4: all embeddings are the same")
+    assert str(run_epoch(Collapsed(), lr=1e-3)).startswith("step 4: all embeddings are the same; a smaller lr")
+    # 12-bit images in 16 bits, read by their upper byte.
+    faint = str(run_epoch(Collapsed(), lr=1e-3, brightest=15))
+    assert faint.startswith("step 4: all embeddings are the same; and the images are faint: their pixels deviate by ")
 
 
 def test_example_views_are_pictures() -> None:
