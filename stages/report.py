@@ -36,6 +36,7 @@ from stages.page.figures import (
     draw_pretraining,
     draw_reliability,
     draw_views,
+    legible,
 )
 from stages.page.summaries import (
     ENCODERS,
@@ -105,6 +106,7 @@ def draw(
     views: Mapping[str, Tensor],
     results: Mapping[str, Any],
 ) -> dict[str, Figure]:
+    tables = legible(tables)
     predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
     train, heldout = (pretrain[pretrain.split == split].set_index("epoch") for split in ("train", "heldout"))
     names = groups(predictions)

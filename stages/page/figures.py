@@ -7,6 +7,7 @@ Shapes: N images of H x W pixels.
 
 import io
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from torch import Tensor
@@ -30,10 +33,43 @@ MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
 GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
 LETTERS = 28  # that fit above an image
+FONT = "DejaVu Sans"  # matplotlib's own
+BOXES = "Last Resort"  # matplotlib's font that draws a box for any character
 SIZE = (5.6, 3.7)  # inches, of one panel
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
+
+
+def legible(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables, with fonts set that draw what is written in them, as far as this system has such fonts.
+
+    Other characters become their codes, such as \\u732b, and one line says which and what to do.
+    """
+    written = [table[name] for table in tables.values() for name in table if table[name].dtype.kind not in "biuf"]
+    missing = {character for column in written for text in column.unique() for character in text}
+    families: list[str] = []
+    upright = (font for font in fontManager.ttflist if font.style == "normal" and not font.name.startswith(BOXES))
+    others = sorted(upright, key=lambda font: font.fname)
+    for file, family in [(findfont(FONT), FONT), *((font.fname, font.name) for font in others)]:
+        font = FT2Font(file)
+        drawn = missing.intersection(map(chr, font.get_charmap())) if font.scalable else set()
+        if drawn or not families:
+            families.append(family)
+            missing -= drawn
+        if not missing:
+            break
+    mpl.rcParams["font.family"] = families
+    # Marks that join or vary other characters draw nothing of their own.
+    codes = {one: "" if unicodedata.category(one) in ("Cf", "Mn") else ascii(one)[1:-1] for one in sorted(missing)}
+    if any(codes.values()):
+        some = "".join(one for one in codes if codes[one])[:LISTED]
+        print(f"no font draws {some}: pictures show such characters as codes; Debian's package fonts-noto has most")
+    translated = str.maketrans(codes)
+    return {
+        name: table.map(lambda cell: cell.translate(translated) if isinstance(cell, str) else cell)
+        for name, table in tables.items()
+    }
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
