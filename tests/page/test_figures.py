@@ -1,8 +1,12 @@
 """Names of classes come from users and are drawn as they are."""
 
-import pandas as pd
+import warnings
 
-from stages.page.figures import as_png, draw_confusion, draw_maps, draw_mistakes, draw_neighbours
+import pandas as pd
+import pytest
+
+from stages.page import figures
+from stages.page.figures import as_png, draw_confusion, draw_maps, draw_mistakes, draw_neighbours, legible
 from tests.test_report import pictures
 
 NAMES = ["$\\frac$", "_background", "7"]
@@ -15,6 +19,21 @@ def test_names_of_classes_are_drawn_as_they_are() -> None:
     figure = draw_maps(points, dict(zip(NAMES, NAMES, strict=True)), NAMES)
     as_png(figure)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == NAMES
+
+
+def test_a_script_without_a_font_becomes_codes_and_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [font for font in figures.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(figures.fontManager, "ttflist", own)
+    names = ["猫 cat", "кошка", "👩\u200d🔬", "قطة"]  # the third is joined by a character that draws nothing
+    table = legible({"maps": pd.DataFrame({"class": names, "x": range(4)})})["maps"]
+    assert list(table["class"]) == ["\\u732b cat", "кошка", "\\U0001f469\\U0001f52c", "قطة"]
+    assert list(table["x"]) == [0, 1, 2, 3]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("no font draws 猫👩🔬: ")
+    with warnings.catch_warnings(action="error"):
+        as_png(draw_maps(table.assign(encoder="simclr", y=0.0), {}, list(table["class"])))
 
 
 def test_neighbours_of_the_same_class_are_framed() -> None:
