@@ -101,7 +101,8 @@ def main(made_of: dict[str, str]) -> None:
         rows = [score_row(name, z[name], split.y, train.y) for name, split in scored.items()]
         right = rank_of_truth(z["test"], test.y) <= 1
         progress.update(train.work)
-        progress.say(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images")
+        cut_short = "" if fitted.converged else f" (stopped by max_iter = {params.logreg.max_iter}, not yet converged)"
+        progress.say(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images{cut_short}")
         new = ~features["test_seen"][features[f"test_{tasks[classes][0]}"] < tasks[classes][1]]
         rows[-1] |= {"images_new": int(new.sum()), "accuracy_new": float(right[new].mean()) if new.any() else np.nan}
         return Result(fitted, rows, right)

@@ -32,7 +32,7 @@ TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#00000
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
 GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
-LETTERS = 28  # that fit above an image
+LETTERS = 28  # of a name that fit above an image, beside an axis and in a legend
 FONT = "DejaVu Sans"  # matplotlib's own
 BOXES = "Last Resort"  # matplotlib's font that draws a box for any character
 SIZE = (5.6, 3.7)  # inches, of one panel
@@ -70,6 +70,10 @@ def legible(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         name: table.map(lambda cell: cell.translate(translated) if isinstance(cell, str) else cell)
         for name, table in tables.items()
     }
+
+
+def brief(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -115,7 +119,7 @@ def draw_pretraining(lines: Mapping[str, pd.Series], title: str, y: str, percent
     """Lines over the epochs, by their labels."""
     figure, axis = _panel(title, "epoch", y)
     for (label, line), colour, dash in zip(lines.items(), (BLUE, ORANGE), ("-", "--"), strict=False):
-        axis.plot(line.index, line, dash, color=colour, label=label)
+        axis.plot(line.index, line, dash, color=colour, label=label, marker="o" if len(line) == 1 else None)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if percent:
         _as_percent(axis)
@@ -180,8 +184,8 @@ def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
         if share >= 0.5:
             colour = "white" if share > 60 else "black"
             axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), map(brief, names), rotation=90)
+    axis.set_yticks(range(len(names)), map(brief, names))
     axis.set_xlabel("predicted")
     axis.set_ylabel("actual")
     axis.set_title("Where the test images of each class go (%)")
@@ -198,7 +202,7 @@ def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
     figure, axis = _panel("Accuracy of the classes", "test accuracy", "", (5.6, 0.24 * len(rows) + 1.1))
     axis.grid(axis="y", visible=False)
     axis.barh(range(len(rows)), [accuracy for _, accuracy in rows], color=BLUE, height=0.7)
-    axis.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axis.set_yticks(range(len(rows)), [brief(name) for name, _ in rows])
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
     axis.margins(y=0.01)
@@ -245,7 +249,7 @@ def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_image
         _picture(axis, train_images[found["neighbour"]], (left, left + 1 - GAP, row + 1 - GAP, row))
         if found["neighbour_class"] == found["class"]:
             axis.add_patch(Rectangle((left, row), 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
-    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, list(queries), fontsize=9)
+    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, map(brief, queries), fontsize=9)
     axis.tick_params(length=0)
     axis.set_xlim(-GAP / 2, width)
     axis.set_ylim(len(queries), -0.4)
@@ -283,7 +287,9 @@ def draw_maps(maps: pd.DataFrame, group_of: Mapping[str, str], names: Sequence[s
         axis.set_yticks([])
         axis.spines[:].set_color("#cccccc")
     # Handed over, because a label of its own that begins with _ would be left out.
-    figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), markerscale=1.6)
+    labels = list(map(brief, names))
+    columns = int(figure.get_figwidth() / (0.4 + 0.09 * max(map(len, labels))))  # inches
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, columns, len(names)), markerscale=1.6)
     return figure
 
 

@@ -3,6 +3,7 @@
 Shapes: N images, D features, K classes.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from sklearn import config_context
 from sklearn.callback import ScoringMonitor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from stages.probing.probe import Probe, Split, validation_folds
@@ -18,6 +20,11 @@ from stages.probing.scores import cross_entropy, scores
 
 GPU = torch.device("cuda") if torch.cuda.is_available() else None
 TOLERANCE = 5e-4  # of the fits that choose C: half the time, and no loss near the best moves by more than 0.005
+
+# Pages of text; the stage says in a line which probe has not converged.
+warnings.filterwarnings("ignore", category=ConvergenceWarning)
+# It takes few images of many classes for numbers of a regression.
+warnings.filterwarnings("ignore", message="The number of unique classes")
 
 OnFit = Callable[[int], object]  # is told the work of a fit when it is done
 
@@ -131,8 +138,13 @@ def fit_logreg(train: Split, C: float, max_iter: int, watched: Split | None = No
     fit(model, scaling(train.x), train.y)
     weight, bias = scaling.on_raw(model)
     # scikit-learn scores the finished fit once more.
-    curve = curve[: 2 * int(model.n_iter_[0])]
-    return Probe(lambda x: x @ weight.T + bias, curve, parameters={"weight": weight, "bias": bias})
+    iterations = int(model.n_iter_[0])
+    return Probe(
+        lambda x: x @ weight.T + bias,
+        curve[: 2 * iterations],
+        parameters={"weight": weight, "bias": bias},
+        converged=iterations < max_iter,
+    )
 
 
 def few_label_accuracies(

@@ -54,6 +54,7 @@ class Probe:
     curve: list[dict[str, Any]] = field(default_factory=list)  # scores while it was fitted, by step and split
     validation: dict[float, float] = field(default_factory=dict)  # loss of each candidate for C
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    converged: bool = True
 
 
 def draw_labels(y: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:

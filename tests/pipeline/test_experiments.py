@@ -14,12 +14,21 @@ from tests.repository import RESULTS, ROOT, Repository
 PLOTS_PAGE = ROOT / ".venv/plots.html"
 
 
-def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_cache(repository: Repository) -> None:
-    output = repository.run("dvc exp run -S lr=1e-3")
+def test_an_experiment_leaves_the_workspace_alone_and_is_compared_applied_and_undone(
+    repository: Repository, tmp_path: Path
+) -> None:
+    before = repository.bytes("metrics", "plots", "models")
+    output = repository.run("dvc exp run --temp --name warmer -S temperature=0.5")
     assert "Stage 'download' didn't change, skipping" in output
     assert "Running stage 'pretrain'" in output
-    changed = repository.json("dvc params diff --json")["params.yaml"]
-    assert changed == {"lr": {"old": 0.0002, "new": 0.001, "diff": 0.0008}}
+    assert repository.bytes("metrics", "plots", "models") == before
+    assert repository.run("git status --porcelain") == ""
+    if CHROMIUM is not None and PLOTS_PAGE.exists():
+        every_plot_is_drawn_once(repository, "warmer", tmp_path)
+    repository.run("dvc exp apply warmer")
+    assert repository.json("dvc params diff --json")["params.yaml"] == {
+        "temperature": {"old": 0.07, "new": 0.5, "diff": 0.43}
+    }
     changed = repository.json("dvc metrics diff --json")
     assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
     assert "metrics/probes.json" in changed
@@ -28,6 +37,20 @@ def test_an_experiment_shows_in_the_diffs_and_the_way_back_comes_from_the_run_ca
     assert "Stage 'pretrain' is cached - skipping run" in output
     assert "Running stage" not in output
     assert repository.run("git status --porcelain") == ""
+    assert repository.bytes("metrics", "plots", "models") == before
+
+
+def every_plot_is_drawn_once(repository: Repository, revision: str, folder: Path) -> None:
+    """Beside those of HEAD, without the internet."""
+    repository.run(f"dvc plots diff HEAD {revision} --html-template {PLOTS_PAGE} --out {folder}/plots")
+    page = folder / "plots/index.html"
+    dom, requested, errors = browse(page, folder)
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    tables = [path for stage in stages for out in stage.get("plots", []) for path in out if path.endswith(".csv")]
+    assert page.read_text().count("vegaEmbed('#") == len(tables)
+    assert dom.count('class="marks"') == len(tables)
+    assert (requested, errors) == ([], [])
+    assert f'"rev": "{revision}"' in page.read_text()
 
 
 def test_a_probe_parameter_refits_the_probes_alone_and_commits_differ_in_a_fresh_clone_without_the_cache(
@@ -62,7 +85,7 @@ def test_the_way_back_that_messages_tell_works_however_an_experiment_was_stopped
 
 
 def test_a_sweep_through_the_queue(repository: Repository) -> None:
-    repository.run("dvc exp run --queue -S 'linear.lr=0.1,0.5'")
+    repository.run("dvc exp run --queue -S 'linear.lr=0.1,0.5' fit-logreg")
     repository.run("dvc queue start")
     for _ in range(200):
         status = repository.run("dvc queue status")
@@ -77,24 +100,3 @@ def test_a_sweep_through_the_queue(repository: Repository) -> None:
             rates.add(changed["linear.lr"]["new"])
             assert "metrics/probes.json" in repository.json(f"dvc metrics diff --json HEAD {name}")
     assert rates == {0.1, 0.5}
-
-
-def test_an_experiment_in_a_temporary_directory_leaves_the_workspace_alone_and_every_plot_of_it_is_drawn(
-    repository: Repository, tmp_path: Path
-) -> None:
-    before = repository.bytes("metrics", "plots", "models")
-    repository.run("dvc exp run -q --temp --name warmer -S temperature=0.5")
-    assert repository.bytes("metrics", "plots", "models") == before
-    assert repository.run("git status --porcelain") == ""
-    assert repository.json("dvc params diff --json HEAD warmer")["params.yaml"]["temperature"]["new"] == 0.5
-    if CHROMIUM is None or not PLOTS_PAGE.exists():
-        pytest.skip("the plots need Debian's chromium, and make's page")
-    repository.run(f"dvc plots diff HEAD warmer --html-template {PLOTS_PAGE} --out {tmp_path}/plots")
-    page = tmp_path / "plots/index.html"
-    dom, requested, errors = browse(page, tmp_path)
-    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    tables = [path for stage in stages for out in stage.get("plots", []) for path in out if path.endswith(".csv")]
-    assert page.read_text().count("vegaEmbed('#") == len(tables)  # each of them once
-    assert dom.count('class="marks"') == len(tables)
-    assert (requested, errors) == ([], [])
-    assert '"rev": "warmer"' in page.read_text()
