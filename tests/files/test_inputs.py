@@ -27,7 +27,7 @@ stages:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / FILE, tmp_path)
-    for name in ("train.py", "room/inner/model.py", "room/__pycache__/a.pyc", "data.bin", "images/cat/1.png"):
+    for name in ("train.py", "room/inner/model.py", "room/__pycache__/a.pyc", "data.bin", "examples/images/cat/1.png"):
         write(name, "as it was")
         os.utime(name, (0, 0))  # long before this process began
     write("dvc.yaml", PIPELINE)
@@ -50,8 +50,8 @@ CHANGES = [
     ("room/new.py", lambda: write("room/new.py", "")),
     ("data.bin", lambda: write("data.bin", "as it is!")),
     ("data.bin", lambda: Path("data.bin").unlink()),
-    ("images", lambda: write("images/cat/1.png", "as it was")),  # by its time
-    ("images", lambda: write("images/cat/2.png", "new")),
+    ("examples/images", lambda: write("examples/images/cat/1.png", "as it was")),  # by its time
+    ("examples/images", lambda: write("examples/images/cat/2.png", "new")),
     ("params.yaml: lr", lambda: edit_params("lr: 2.0e-4", "lr: 3.0e-4")),
     ("params.yaml: augment", lambda: edit_params("blur: 0.5", "blur: 0.6")),
 ]
