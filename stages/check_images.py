@@ -18,8 +18,8 @@ from stages.images.sizes import Sizes, count_images
 def main() -> None:
     params = load_params()
     sizes = count_images(params.data, Path(params.folder))
-    if sizes.others:
-        print(f"{params.folder}: {sizes.others} files are left out, because they do not have the ending of an image")
+    if sizes.left_out:
+        print(f"{params.folder}: {sizes.left_out}")
     problems = mistakes(params, sizes)
     if problems:
         sys.exit("\n".join([f"{FILE}: {problem}" for problem in problems] + [ADVICE]))

@@ -27,7 +27,7 @@ from stages.files.progress import Progress
 from stages.files.tensors import open_tensors
 from stages.files.writing import replacing, write_bytes
 from stages.images.folder import read_image, warnings_of_images
-from stages.images.listing import images_below
+from stages.images.listing import images_below, in_words
 from stages.page.figures import as_png, draw_neighbours, legible
 from stages.probing.neighbours import nearest
 
@@ -126,9 +126,11 @@ def listed(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
     try:
-        files, _ = images_below(given)
+        files, others = images_below(given)
     except OSError as error:
         sys.exit(f"{shortened(str(given))}: cannot be read ({one_line(error)})")
+    if others:
+        print(f"{shortened(str(given))}: {in_words(others)}", file=sys.stderr)
     if not files:
         sys.exit(f"{shortened(str(given))}: holds no image")
     return files

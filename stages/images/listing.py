@@ -9,6 +9,7 @@ folder; its name is taken without spaces around it and in Unicode's composed for
 import csv
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from stages.files.messages import one_line, shortened
 
 PARTS = ("train", "test", "unlabeled")
+NAMED = 5  # endings
 KINDS = Image.registered_extensions()
 ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN}  # Pillow can only write some others
 
@@ -29,7 +31,7 @@ class Listing:
     test: dict[str, list[Path]]  # of the same classes
     unlabelled: list[Path] | None  # None: there is no unlabeled/
     superclass_of: dict[str, str]  # of each class; empty: there is no superclasses.csv
-    others: int  # files that are no images
+    others: Counter[str]  # how many files have which ending that is none of an image
 
 
 def list_folder(root: Path) -> Listing:
@@ -40,19 +42,26 @@ def list_folder(root: Path) -> Listing:
         sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
 
 
-def images_below(root: Path) -> tuple[list[Path], int]:
-    """The images in a folder, however deep, in the order of their names, and how many other files there are.
+def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
+    """The images in a folder, however deep, in the order of their names, and the endings of other files.
 
     A link that leads nowhere or to a folder is among the images, so that it is named by whoever opens it.
     """
-    images, others = [], 0
+    images: list[Path] = []
+    others: Counter[str] = Counter()
     for entry in _entries_below(root):
-        is_image = os.path.splitext(entry.name)[1].lower() in ENDINGS
-        if is_image or (entry.is_symlink() and not os.path.isfile(entry.path)):
+        ending = os.path.splitext(entry.name)[1].lower()
+        if ending in ENDINGS or (entry.is_symlink() and not os.path.isfile(entry.path)):
             images.append(Path(entry.path))
         else:
-            others += 1
+            others[ending] += 1
     return images, others
+
+
+def in_words(endings: Counter[str]) -> str:
+    """One line about files that are left out."""
+    some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(NAMED))
+    return shortened(f"{endings.total()} files do not have the ending of an image that can be read: {some}")
 
 
 def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -89,14 +98,13 @@ def _listing(root: Path) -> Listing:
     unprintable = [name for name in train if not name or not name.isprintable()]
     if unprintable:  # not UTF-8, or a line break: it would break tables and messages
         sys.exit(f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}")
-    others = 0
+    others: Counter[str] = Counter()
 
     def images_of(folder: Path, otherwise: str) -> list[Path]:
-        nonlocal others
         images, left_out = images_below(folder)
-        others += left_out
+        others.update(left_out)
         if not images:
-            found = f" ({left_out} files have other endings than .jpg, .png or the like)" if left_out else ""
+            found = f" ({in_words(left_out)})" if left_out else ""
             sys.exit(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
         for image in images:
             _refuse_links(image)

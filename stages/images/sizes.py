@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stages.images.listing import list_folder
+from stages.images.listing import in_words, list_folder
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Sizes:
     unlabelled: int
     train: list[int]  # of each fine class
     test: int
-    others: int = 0  # files in the folder that are no images
+    left_out: str = ""  # a line about files in the folder that are no images
 
     def bytes(self, side: int) -> int:
         """Of all images with `side` x `side` pixels."""
@@ -33,4 +33,6 @@ def count_images(data: Literal["sample", "cifar", "folder"], folder: Path) -> Si
     listing = list_folder(folder)
     train = [len(files) for files in listing.train.values()]
     unlabelled = sum(train) if listing.unlabelled is None else len(listing.unlabelled)
-    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), listing.others)
+    return Sizes(
+        unlabelled, train, sum(map(len, listing.test.values())), in_words(listing.others) if listing.others else ""
+    )

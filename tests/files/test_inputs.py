@@ -87,6 +87,14 @@ def test_code_edited_before_the_stage_began_but_after_its_process_is_noticed() -
         pytest.fail("the stage ran")
 
 
+def test_code_with_a_time_to_come_does_not_stop_a_stage_for_ever() -> None:
+    """As a file server whose clock runs ahead gives it."""
+    tomorrow = time.time() + 24 * 3600
+    os.utime("room/inner/model.py", (tomorrow, tomorrow))
+    with inputs_must_not_change("train"):
+        pass
+
+
 def test_the_start_of_a_process_is_between_its_launch_and_its_first_statement() -> None:
     script = "import time; now = time.time(); from stages.files.inputs import *; print(now, process_start())"
     launched = time.time()

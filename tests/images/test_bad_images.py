@@ -85,7 +85,9 @@ def read_folder(root: Path) -> str | None:
     dataset, images = loaded
     fits_together(dataset, images)
     assert isinstance(counted, Sizes)
-    assert replace(counted, others=0) == Sizes(len(images[0]), np.bincount(dataset.train.fine).tolist(), len(images[2]))
+    assert replace(counted, left_out="") == Sizes(
+        len(images[0]), np.bincount(dataset.train.fine).tolist(), len(images[2])
+    )
     return None
 
 
