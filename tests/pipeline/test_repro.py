@@ -37,6 +37,14 @@ def test_a_new_image_reruns_the_download(repository: Repository, tmp_path: Path)
     assert "changed deps" in repository.run("dvc status download")
 
 
+def test_images_that_dvc_keeps_reach_an_experiment_in_a_temporary_directory(repository: Repository) -> None:
+    write_images(repository.path / "images")
+    repository.run("dvc add -q images")
+    assert repository.run("git status --porcelain") == "A  images.dvc\n"
+    repository.commit("images")
+    assert "36 unlabelled images" in repository.run("dvc exp run --temp -S folder=images download")
+
+
 def test_a_killed_training_can_be_watched_goes_on_after_its_last_epoch_and_ends_with_the_same_bytes(
     repository: Repository,
 ) -> None:
