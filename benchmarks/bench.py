@@ -8,57 +8,30 @@ embedded sample; the time of a step does not depend on what is in them. Where th
 import multiprocessing
 import os
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from functools import cache, partial
 from importlib.metadata import version
-from pathlib import Path
 
-import numpy as np
 import torch
-import torchvision
-from kornia import augmentation as kornia
-from threadpoolctl import threadpool_limits
-from torch import Generator, Tensor, nn
-from torch.optim import SGD, AdamW
 from tqdm import tqdm
 
-from benchmarks import lightly_simclr, memory, textbook
+from benchmarks import measures
 from benchmarks.arithmetic import simclr_step_flop
+from benchmarks.measures import BATCHES, DEVICE, PARAMS, PARTS, SIDES, STEPS, Figures
 from benchmarks.verify import processor
-from stages.download import starting_weights
-from stages.features.extraction import extract
-from stages.files.params import load_params
-from stages.files.tensors import Rows, write_tensors
-from stages.images.sample import generate_sample
-from stages.pretrain import View, random_stream, set_up, train_epoch
-from stages.probing.logreg import validation_losses
-from stages.probing.probe import Split
-from stages.simclr.augmentation import augment
-from stages.simclr.encoder import Encoder
-from stages.simclr.model import SimCLR
-from stages.simclr.parallel import synchronise_batch_norm
+from stages.pretrain import set_up
 
 ROUNDS = 3
-PARTS = ("augmentation", "forward", "backward", "optimizer")
-ROOT = Path(__file__).parent.parent
-DEVICE = textbook.DEVICE
-PARAMS = load_params(ROOT / "params.yaml")
-OURS = partial(augment, **PARAMS.augment.model_dump())
-
-BATCHES = (128, 256, 512)
-SIDES = (32, 96, 224)  # pixels, with small batches
-STEPS = (3, 6, 12)
-
-Figures = dict[str, float]
 
 
 def main() -> None:
-    stock_measures = (gemm, textbook_speed, lightly_speed, extraction, grid_search)
-    our_measures = (step, kornia_speed, batch_sizes, image_counts, image_sizes)
+    stock_measures = (
+        measures.gemm, measures.textbook_speed, measures.lightly_speed, measures.extraction, measures.grid_search
+    )  # fmt: skip
+    our_measures = (
+        measures.step, measures.kornia_speed, measures.batch_sizes, measures.image_counts, measures.image_sizes
+    )  # fmt: skip
     results: dict[str, list[float]] = {}
     # Two processes, because the stage sets up PyTorch and the allocator, and the others must not profit from that.
     spawn = multiprocessing.get_context("spawn")
@@ -68,14 +41,14 @@ def main() -> None:
     ):
         for _ in tqdm(range(ROUNDS), unit=" rounds"):
             figures: Figures = {}
-            for pool, measures in ((stock, stock_measures), (ours, our_measures)):
-                for measure in measures:
+            for pool, measured in ((stock, stock_measures), (ours, our_measures)):
+                for measure in measured:
                     figures |= pool.submit(measure).result()
             flop_per_view = simclr_step_flop(PARAMS.stem, PARAMS.projection_dim, 256) / 512
             figures["bound"] = figures["gemm"] * 1e9 / flop_per_view
             for name, value in figures.items():
                 results.setdefault(name, []).append(value)
-    minutes, gigabytes = whole_stage()
+    minutes, gigabytes = measures.whole_stage()
 
     machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {torch.backends.cpu.get_cpu_capability()}"
     if DEVICE.type == "cuda":
@@ -128,199 +101,6 @@ def cells(results: dict[str, list[float]], name: str, references: list[str]) -> 
 
 def rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-@cache
-def sample() -> tuple[Tensor, Tensor, np.ndarray]:
-    """Images to pretrain on; training images for the probes, and their classes."""
-    sample = generate_sample(PARAMS.seed, 32)
-    assert sample.unlabelled
-    return sample.unlabelled.all(), sample.train.images.all(), sample.train.fine
-
-
-def textbook_speed() -> Figures:
-    model = textbook.network()
-    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
-    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, sample()[0], 256), 256)}
-
-
-def lightly_speed() -> Figures:
-    model = lightly_simclr.SimCLR().to(DEVICE)
-    optimizer = SGD(model.parameters(), lr=0.06)
-    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, sample()[0], 256), 256)}
-
-
-def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
-    """Of the steps after the first, in which the workers of a loader start and fill their queue."""
-    next(steps)
-    start = now()
-    for _ in range(measured):
-        next(steps)
-    return 2 * batch_size * measured / (now() - start)
-
-
-def now() -> float:
-    """Seconds, after all that the GPU has been given to do."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def train(
-    steps: int,
-    batch_size: int = 256,
-    images: Tensor | Rows | None = None,
-    view: View = OURS,
-    watch: Callable[..., None] | None = None,
-) -> tuple[float, float]:
-    """Our `train_epoch` for so many steps after one to warm up, on the sample unless told: (views/s, seconds)."""
-    images = sample()[0] if images is None else images
-    torch.manual_seed(PARAMS.seed)
-    model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
-    synchronise_batch_norm(model)
-    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
-    stream = random_stream(PARAMS.seed, 1, DEVICE)
-    batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream, device=DEVICE).unbind()
-
-    def epoch(batches: tuple[Tensor, ...]) -> float:
-        start = now()
-        train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
-        return now() - start
-
-    epoch(batches[:1])
-    if watch:
-        watch(model, optimizer)
-    seconds = epoch(batches[1:])
-    return 2 * batch_size * steps / seconds, seconds
-
-
-def step(steps: int = 8) -> Figures:
-    """Our training, and the milliseconds of a step's parts, by hooks in `train_epoch` as it is."""
-    parts = dict.fromkeys(PARTS, 0.0)
-    last = 0.0
-
-    def lap(name: str | None, *_: object) -> None:
-        """Books the time since the last lap under `name`."""
-        nonlocal last
-        moment = now()
-        if name:
-            parts[name] += 1e3 * (moment - last) / steps
-        last = moment
-
-    def view(given: Tensor, stream: Generator) -> Tensor:
-        lap(None)
-        views = OURS(given, stream)
-        lap("augmentation")
-        return views
-
-    def watch(model: nn.Module, optimizer: AdamW) -> None:
-        parts.update(dict.fromkeys(parts, 0.0))  # without the step that warmed up
-        model.register_forward_hook(partial(lap, "forward"))
-        optimizer.register_step_pre_hook(partial(lap, "backward"))  # with the loss
-        optimizer.register_step_post_hook(partial(lap, "optimizer"))
-
-    train(steps, view=view, watch=watch)
-    speed, _ = train(steps)  # on a GPU, the laps make it wait
-    return {"ours": speed, "step": 1e3 * 2 * 256 / speed} | parts
-
-
-def kornia_speed() -> Figures:
-    """Our training with the same views made by kornia."""
-    s = PARAMS.augment
-    sequence = kornia.AugmentationSequential(
-        kornia.RandomResizedCrop((32, 32), scale=(s.min_area, 1.0)),
-        kornia.RandomHorizontalFlip(p=0.5),
-        kornia.ColorJitter(0.8 * s.jitter, 0.8 * s.jitter, 0.8 * s.jitter, 0.2 * s.jitter, p=0.8),
-        kornia.RandomGrayscale(p=s.grayscale),
-        kornia.RandomGaussianBlur((3, 3), (0.1, 2.0), p=s.blur),
-    )
-
-    def view(images: Tensor, _: Generator) -> Tensor:
-        return 255 * sequence(images.permute(0, 3, 1, 2).float() / 255)
-
-    return {"kornia": train(8, view=view)[0]}
-
-
-def batch_sizes() -> Figures:
-    return {f"batch {size}": train(2048 // size, size)[0] for size in BATCHES}
-
-
-def image_counts() -> Figures:
-    return {f"{steps} steps": train(steps)[1] for steps in STEPS}
-
-
-def image_sizes() -> Figures:
-    return {f"side {side}": train(4, 32, memory.noise(256, side))[0] for side in SIDES}
-
-
-def extraction() -> Figures:
-    """Images per second of our extraction and of torchvision's network in the same batches."""
-    _, images, _ = sample()
-    encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
-
-    @torch.inference_mode()
-    def stock_extract() -> None:
-        for batch in images.split(512):
-            stock(batch.to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255).cpu()
-
-    return {
-        "stock extraction": len(images) / seconds_of(stock_extract),
-        "extraction": len(images) / seconds_of(lambda: extract(encoder, images, DEVICE).all()),
-    }
-
-
-def grid_search() -> Figures:
-    """Seconds to choose C twice, as for two encoders: in float64 as scikit-learn comes, and as our stage does."""
-    train = untrained_features()
-    settings = PARAMS.logreg.model_dump(include={"C", "max_iter"}) | {"seed": PARAMS.seed}
-
-    def stock() -> None:
-        for _ in range(2):
-            validation_losses(Split(train.x.astype(np.float64), train.y), **settings)
-
-    def ours() -> None:
-        with threadpool_limits(1), ThreadPoolExecutor() as threads:
-            list(threads.map(lambda _: validation_losses(train, **settings), range(2)))
-
-    return {"stock grid": seconds_of(stock), "grid": seconds_of(ours)}
-
-
-@cache
-def untrained_features() -> Split:
-    torch.manual_seed(PARAMS.seed)
-    _, images, classes = sample()
-    return Split(extract(Encoder(PARAMS.stem), images, DEVICE).all().numpy(), classes)
-
-
-def gemm(side: int = 2048, times: int = 5) -> Figures:
-    """GFLOP/s of a matrix product: in float32, by PyTorch's library (MKL) or NumPy's (OpenBLAS), whichever is faster.
-
-    On a GPU in bfloat16, as our step computes there, and larger, so that it fills the GPU.
-    """
-    if DEVICE.type == "cuda":
-        a = torch.rand(4 * side, 4 * side, device=DEVICE, dtype=torch.bfloat16)
-        seconds_of(lambda: a @ a)
-        return {"gemm": times * 2e-9 * (4 * side) ** 3 / seconds_of(lambda: [a @ a for _ in range(times)])}
-    a = torch.rand(side, side)
-    best = min(seconds_of(partial(lambda a: [a @ a for _ in range(times)], given)) for given in (a, a.numpy()))
-    return {"gemm": times * 2e-9 * side**3 / best}
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    start = now()
-    work()
-    return now() - start
-
-
-def whole_stage(images: int = 50_000) -> tuple[float, float]:
-    """One epoch of `python -m stages.pretrain` in a process of its own: minutes, and peak memory in GB."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        memory.set_up(folder, {"epochs": 1})
-        write_tensors(folder / "data/unlabelled.safetensors", {"images": memory.noise(images)})
-        write_tensors(folder / "data/resnet18.safetensors", starting_weights(None, PARAMS.seed))
-        seconds, gigabytes = memory.run_stage("pretrain", folder)
-        return seconds / 60, gigabytes
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ def main() -> None:
 def of_all_stages(times: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        set_up(folder, {"data": "folder", **FEW})
+        set_up(folder, {"data": "folder", "folder": "images", **FEW})
         for part, count in (("train", TRAIN), ("test", TEST)):
             for label in range(CLASSES):
                 link_images(folder / "images" / part / f"{label:02}", times * count)
-        peaks = {stage: run_stage(stage, folder)[1] for stage in ("check", "download")}
+        peaks = {stage: run_stage(stage, folder)[1] for stage in ("check-images", "download")}
         write_noise(folder / "data", times)  # equal images would collapse
         later = ("pretrain", "extract-features", "fit-logreg", "report")
         return peaks | {stage: run_stage(stage, folder)[1] for stage in later}
@@ -58,7 +58,8 @@ def larger_than_memory() -> None:
     count = int(1.05 * memory / (LARGE_SIDE**2 * 3))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        set_up(folder, {"data": "folder", "image_size": LARGE_SIDE, "first_classes": 2, "batch_size": LARGE_BATCH})
+        size = {"image_size": LARGE_SIDE, "first_classes": 2, "batch_size": LARGE_BATCH}
+        set_up(folder, {"data": "folder", "folder": "images", **size})
         for place in ("train/a", "train/b", "test/a", "test/b"):
             link_images(folder / "images" / place, 2)
         link_images(folder / "images/unlabeled", count)

@@ -10,7 +10,8 @@ import sys
 import torch
 import torch.distributed as dist
 
-from benchmarks.bench import PARAMS, ROUNDS, rounded, train
+from benchmarks.bench import ROUNDS, rounded
+from benchmarks.measures import PARAMS, train
 from stages.pretrain import set_up
 from stages.simclr.parallel import processes, rank
 

@@ -9,19 +9,17 @@ Writes  data/checked.txt
 """
 
 import os
-import sys
 from pathlib import Path
 
 from stages.files.inputs import inputs_must_not_change
 from stages.files.messages import shortened
-from stages.files.params import ADVICE, FILE, Params, load_params
+from stages.files.params import Params, load_params, refuse
 from stages.files.writing import write_bytes
 
 
 def main() -> None:
-    problems = mistakes(load_params())
-    if problems:
-        sys.exit("\n".join([f"{FILE}: {problem}" for problem in problems] + [ADVICE]))
+    if problems := mistakes(load_params()):
+        refuse(problems)
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other.\n")
 
 

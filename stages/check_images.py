@@ -1,4 +1,4 @@
-"""Stage `check-images`: whether there are as many images as the parameters ask for, before one is read.
+"""Stage `check-images`: whether there are as many images as the parameters ask for, before any is read.
 
 Like `check`, it ends a run before another stage has lost its outputs, and its only output is always the same.
 
@@ -6,11 +6,10 @@ Reads   of a folder of images, which files it holds
 Writes  data/images_checked.txt
 """
 
-import sys
 from pathlib import Path
 
 from stages.files.inputs import inputs_must_not_change
-from stages.files.params import ADVICE, FILE, Params, load_params
+from stages.files.params import Params, load_params, refuse
 from stages.files.writing import write_bytes
 from stages.images.sizes import Sizes, count_images
 
@@ -20,9 +19,8 @@ def main() -> None:
     sizes = count_images(params.data, Path(params.folder))
     if sizes.left_out:
         print(f"{params.folder}: {sizes.left_out}")
-    problems = mistakes(params, sizes)
-    if problems:
-        sys.exit("\n".join([f"{FILE}: {problem}" for problem in problems] + [ADVICE]))
+    if problems := mistakes(params, sizes):
+        refuse(problems)
     write_bytes(Path("data/images_checked.txt"), b"The images are enough for the parameters.\n")
 
 

@@ -7,6 +7,7 @@ Writes  data/unlabelled.safetensors  images (N, S, S, 3) uint8, for pretraining
         data/resnet18.safetensors    the weights that pretraining starts from, under torchvision's names
 """
 
+import math
 import sys
 import warnings
 from array import array
@@ -29,7 +30,6 @@ from stages.images.cifar import load_cifar
 from stages.images.dataset import Dataset, chunks_of, image_stream, seen_before, with_digests
 from stages.images.folder import load_folder
 from stages.images.sample import generate_sample
-from stages.images.sizes import count_images
 
 UNLABELLED, LABELLED = Path("data/unlabelled.safetensors"), Path("data/labelled.safetensors")
 
@@ -37,8 +37,6 @@ UNLABELLED, LABELLED = Path("data/unlabelled.safetensors"), Path("data/labelled.
 def main() -> None:
     params = load_params()
     side = params.image_size
-    # The images and a ResNet-18, and all of it a second time in DVC's cache.
-    require_room(Path("data"), 2 * (count_images(params.data, Path(params.folder)).bytes(side) + IMAGENET.size))
     imagenet = fetch(IMAGENET, params.mirror) if params.weights == "imagenet" else None
     match params.data:
         case "sample":
@@ -47,6 +45,9 @@ def main() -> None:
             dataset = load_cifar(fetch(CIFAR10, params.mirror), fetch(CIFAR100, params.mirror), side)
         case "folder":
             dataset = load_folder(Path(params.folder), side, params.pixel_range)
+    streams = (dataset.unlabelled or dataset.train.images, dataset.train.images, dataset.test.images)
+    # The images and a ResNet-18, and all of it a second time in DVC's cache.
+    require_room(Path("data"), 2 * (sum(math.prod(stream.shape) for stream in streams) + IMAGENET.size))
     write_dataset(dataset)
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(imagenet, params.seed))
     unlabelled, (labelled, _) = open_tensors(UNLABELLED)[0]["images"], open_tensors(LABELLED)

@@ -28,7 +28,9 @@ from stages.files.tensors import open_tensors
 from stages.files.writing import replacing, write_bytes
 from stages.images.folder import read_image, warnings_of_images
 from stages.images.listing import images_below, in_words
-from stages.page.figures import as_png, draw_neighbours, legible
+from stages.page.figures import as_png
+from stages.page.names import legible
+from stages.page.pictures import draw_neighbours
 from stages.probing.neighbours import nearest
 
 LABELLED, FEATURES = Path("data/labelled.safetensors"), Path("data/features.safetensors")
@@ -221,9 +223,8 @@ def draw_nearest(path: Path, images: np.ndarray, features: np.ndarray, said: lis
         }
         for (image, rank), neighbour in np.ndenumerate(nearest(of_training, features, NEIGHBOURS))
     )
-    write_bytes(
-        path, as_png(draw_neighbours(legible({"": table})[""], torch.from_numpy(images), labelled["train_images"]))
-    )
+    table = legible({"": table})[""]
+    write_bytes(path, as_png(draw_neighbours(table, torch.from_numpy(images), labelled["train_images"])))
 
 
 FORMS = {"text": as_text, "csv": as_csv, "json": as_json}

@@ -36,7 +36,7 @@ from stages.files.writing import require_room, write_metrics, write_table
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, History, resumable
 from stages.simclr.encoder import FEATURES
-from stages.simclr.health import contrastive_metrics, embedding_health
+from stages.simclr.health import contrastive_metrics, embedding_health, what_is_wrong
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.model import SimCLR
 from stages.simclr.parallel import (
@@ -54,9 +54,6 @@ HELD_OUT_SHARE = 0.02  # of the images, rounded up to whole batches: the loss de
 HEALTH_IMAGES = 4096
 SHOWN_IMAGES = 8
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-
-COLLAPSED = -4e-4  # uniformity: a mean cosine of 0.9999 between different images; an untrained encoder may have 0.98
-FAINT = 8  # mean deviation of an image's pixels, of 255; photographs have about 50
 
 View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
 Metrics = dict[str, Tensor]  # scalars of one step, left on the device
@@ -121,7 +118,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint, made_
             # The same views of the held-out images after every epoch, so that the curve shows the model alone.
             stream = random_stream(params.seed, 0, device)
             scored = evaluate(model, images, held_out.split(params.batch_size), view, stream, params.temperature)
-            if trouble := what_is_wrong(steps, scored, images[held_out[: params.batch_size]]):
+            if trouble := what_is_wrong(steps, scored, images, held_out[: params.batch_size]):
                 sys.exit(f"epoch {epoch}, {trouble}" + ("; the state before this epoch is kept" if history else ""))
             fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
             history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})
@@ -269,25 +266,6 @@ def evaluate(
     # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
     health = embedding_health(*(z[:HEALTH_IMAGES].cpu().numpy() for z in (first, second)))
     return mean_of([contrast(z, temperature)[1] for z in embedded]) | health
-
-
-def what_is_wrong(steps: list[Metrics], heldout: dict[str, float], images: Tensor) -> str | None:
-    """Names the first step whose loss is no number, or says that the embeddings have collapsed to a point.
-
-    images: some of the held-out ones (N, S, S, 3) uint8, which may be the cause.
-    """
-    losses = torch.stack([step["loss"] for step in steps]).tolist()
-    for number, loss in enumerate([*losses, heldout["loss"]], 1):
-        if not math.isfinite(loss):
-            where = f"step {number}" if number <= len(steps) else f"after step {len(steps)}, on held-out images"
-            return f"{where}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
-    if heldout["uniformity"] > COLLAPSED:
-        contrast = float(images.float().std((1, 2, 3)).mean())
-        advice = "a smaller lr or stronger augmentation usually helps"
-        if contrast < FAINT:
-            advice = f"and the images are faint: their pixels deviate by {contrast:.1f} of 255, so look at some of them"
-        return f"step {len(steps)}: all embeddings are the same; {advice}"
-    return None
 
 
 def mean_of(steps: list[Metrics]) -> dict[str, float]:

@@ -31,13 +31,11 @@ from stages.page.figures import (
     draw_fits,
     draw_label_efficiency,
     draw_maps,
-    draw_mistakes,
-    draw_neighbours,
     draw_pretraining,
     draw_reliability,
-    draw_views,
-    legible,
 )
+from stages.page.names import legible
+from stages.page.pictures import draw_mistakes, draw_neighbours, draw_views
 from stages.page.summaries import (
     ENCODERS,
     PROBES,

@@ -18,9 +18,10 @@ from stages import pretrain as stage
 from stages.download import starting_weights
 from stages.files.params import FILE, load_params
 from stages.files.tensors import write_tensors
-from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch, what_is_wrong
+from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, resumable
+from stages.simclr.health import what_is_wrong
 from stages.simclr.model import SimCLR
 from tests.repository import ROOT
 
@@ -128,7 +129,7 @@ def run_epoch(model: nn.Module, lr: float, brightest: int = 255) -> str | None:
     progress = tqdm(disable=True)
     fitted = train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
     scored = evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5)
-    return what_is_wrong(fitted, scored, images(32) // (256 // (brightest + 1)))
+    return what_is_wrong(fitted, scored, images(32) // (256 // (brightest + 1)), torch.arange(32))
 
 
 def test_a_healthy_epoch_has_nothing_wrong() -> None:
@@ -147,7 +148,9 @@ def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> 
     optimizer = torch.optim.SGD(model.parameters(), math.inf)
     fitted = train_epoch(model, images(8), batch, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, tqdm(disable=True))
     scored = evaluate(model, images(8), batch, VIEW, random_stream(0, 0, CPU), 0.5)
-    assert str(what_is_wrong(fitted, scored, images(8))).startswith("after step 1, on held-out images: the loss is nan")
+    assert str(what_is_wrong(fitted, scored, images(8), torch.arange(8))).startswith(
+        "after step 1, on held-out images: the loss is nan"
+    )
 
 
 @pytest.mark.parametrize("constant", [0, 1])

@@ -8,7 +8,7 @@ import re
 import reprlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -114,8 +114,12 @@ def load_params(file: Path = FILE) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        wrong = "\n".join(f"{file}: {_explain(detail)}" for detail in error.errors(include_url=False))
-        sys.exit(f"{wrong}\n{ADVICE}")
+        refuse([_explain(detail) for detail in error.errors(include_url=False)])
+
+
+def refuse(mistakes: list[str]) -> NoReturn:
+    """Exits with a line for each, and the way back."""
+    sys.exit("\n".join([f"{FILE}: {mistake}" for mistake in mistakes] + [ADVICE]))
 
 
 def _explain(detail: Any) -> str:

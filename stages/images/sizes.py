@@ -14,10 +14,6 @@ class Sizes:
     test: int
     left_out: str = ""  # a line about files in the folder that are no images
 
-    def bytes(self, side: int) -> int:
-        """Of all images with `side` x `side` pixels."""
-        return (self.unlabelled + sum(self.train) + self.test) * side * side * 3
-
 
 SAMPLE = Sizes(2304, [50] * 100, 5000)
 CIFAR = Sizes(50_000, [500] * 100, 10_000)

@@ -1,13 +1,9 @@
-"""The pictures of the report, drawn from saved tables and images.
+"""The charts of the report, drawn from saved tables.
 
 The colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dashes and markers too.
-
-Shapes: N images of H x W pixels.
 """
 
 import io
-import textwrap
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager
-from matplotlib.ft2font import FT2Font
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from torch import Tensor
 
-from stages.files.tensors import Rows
+from stages.page.names import brief
 from stages.page.summaries import ENCODERS
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
@@ -31,49 +23,10 @@ STYLES = {"pixels": (GRAY, "s"), "untrained": (ORANGE, "D"), "imagenet": (PURPLE
 TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
-GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
-LETTERS = 28  # of a name that fit above an image, beside an axis and in a legend
-FONT = "DejaVu Sans"  # matplotlib's own
-BOXES = "Last Resort"  # matplotlib's font that draws a box for any character
 SIZE = (5.6, 3.7)  # inches, of one panel
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
-
-
-def legible(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables, with fonts set that draw what is written in them, as far as this system has such fonts.
-
-    Other characters become their codes, such as \\u732b, and one line says which and what to do.
-    """
-    written = [table[name] for table in tables.values() for name in table if table[name].dtype.kind not in "biuf"]
-    missing = {character for column in written for text in column.unique() for character in text}
-    families: list[str] = []
-    upright = (font for font in fontManager.ttflist if font.style == "normal" and not font.name.startswith(BOXES))
-    others = sorted(upright, key=lambda font: font.fname)
-    for file, family in [(findfont(FONT), FONT), *((font.fname, font.name) for font in others)]:
-        font = FT2Font(file)
-        drawn = missing.intersection(map(chr, font.get_charmap())) if font.scalable else set()
-        if drawn or not families:
-            families.append(family)
-            missing -= drawn
-        if not missing:
-            break
-    mpl.rcParams["font.family"] = families
-    # Marks that join or vary other characters draw nothing of their own.
-    codes = {one: "" if unicodedata.category(one) in ("Cf", "Mn") else ascii(one)[1:-1] for one in sorted(missing)}
-    if any(codes.values()):
-        some = "".join(one for one in codes if codes[one])[:LISTED]
-        print(f"no font draws {some}: pictures show such characters as codes; Debian's package fonts-noto has most")
-    translated = str.maketrans(codes)
-    return {
-        name: table.map(lambda cell: cell.translate(translated) if isinstance(cell, str) else cell)
-        for name, table in tables.items()
-    }
-
-
-def brief(name: str) -> str:
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -214,63 +167,6 @@ def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
     return figure
 
 
-def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
-    """A row of images above their first and second views; each (N, H, W, 3) uint8."""
-    figure = Figure(figsize=(1.1 * len(images) + 0.9, 3.5), layout="constrained")
-    axes = figure.subplots(3, len(images), squeeze=False)
-    for row, (label, pictures) in enumerate((("image", images), ("view 1", first), ("view 2", second))):
-        for axis, picture in zip(axes[row], pictures, strict=True):
-            _picture(axis, picture)
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
-    return figure
-
-
-def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_images: Rows | Tensor) -> Figure:
-    """A row per test image, and its nearest training images for each encoder, framed if of the same class.
-
-    table: encoder, image, class, rank, neighbour, neighbour_class. The images (N, H, W, 3) uint8.
-    """
-    queries = table.drop_duplicates("image").set_index("image")["class"]
-    row_of = {image: row for row, image in enumerate(queries.index)}
-    encoders = list(table.encoder.unique())
-    nearest = int(table["rank"].max())
-    # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
-    width = 1 + len(encoders) * (APART + nearest)
-    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
-    axis = figure.subplots()
-    axis.text(0, -0.1, "image")
-    for image, row in row_of.items():
-        _picture(axis, test_images[image], (0, 1 - GAP, row + 1 - GAP, row))
-    starts = {encoder: 1 + APART + block * (nearest + APART) for block, encoder in enumerate(encoders)}
-    for encoder, start in starts.items():
-        axis.text(start, -0.1, f"nearest, {ENCODERS[encoder]}")
-    for found in table.to_dict("records"):
-        row, left = row_of[found["image"]], starts[found["encoder"]] + found["rank"] - 1
-        _picture(axis, train_images[found["neighbour"]], (left, left + 1 - GAP, row + 1 - GAP, row))
-        if found["neighbour_class"] == found["class"]:
-            axis.add_patch(Rectangle((left, row), 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
-    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, map(brief, queries), fontsize=9)
-    axis.tick_params(length=0)
-    axis.set_xlim(-GAP / 2, width)
-    axis.set_ylim(len(queries), -0.4)
-    return figure
-
-
-def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
-    """The wrong test images with what they show and what the probe said. images (N, H, W, 3) uint8, all of them."""
-    columns = 4
-    rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(1.9 * columns, 2.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
-        _picture(axis, images[wrong.image])
-        lines = (wrong.actual, f"not {wrong.predicted}", f"({100 * wrong.confidence:.0f} % sure)")
-        axis.set_title("\n".join(textwrap.fill(line, LETTERS) for line in lines), fontsize=8)
-    return figure
-
-
 def draw_maps(maps: pd.DataFrame, group_of: Mapping[str, str], names: Sequence[str]) -> Figure:
     """The points of each encoder's map, coloured by the group of their class. maps: encoder, class, x, y."""
     encoders = list(maps.encoder.unique())
@@ -314,14 +210,6 @@ def _log_x(axis: Axes, values: Sequence[float]) -> None:
 
 def _as_percent(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-
-
-def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
-    """An image at `extent` (left, right, bottom, top), or alone in its panel."""
-    axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_visible(False)
 
 
 def as_png(figure: Figure) -> bytes:

@@ -3,12 +3,18 @@
 Shapes: V = 2B views (row i and row i + B show the same image), N images, P numbers of a projection z.
 """
 
+import math
+
 import numpy as np
 import torch
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
+from stages.files.tensors import Rows
 from stages.simclr.loss import partners, without_self
+
+COLLAPSED = -4e-4  # uniformity: a mean cosine of 0.9999 between different images; an untrained encoder may have 0.98
+FAINT = 8  # mean deviation of an image's pixels, of 255; photographs have about 50
 
 
 def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
@@ -64,3 +70,24 @@ def effective_rank(z: np.ndarray) -> float:
     epsilon = np.finfo(np.float32).eps  # what they were computed in
     share = singular / max(singular.sum(), epsilon) + epsilon
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def what_is_wrong(
+    steps: list[dict[str, Tensor]], heldout: dict[str, float], images: Rows | Tensor, some: Tensor
+) -> str | None:
+    """Names the first step whose loss is no number, or says that the embeddings have collapsed to a point.
+
+    images: (N, H, W, 3) uint8, which may be the cause; some: indices of those to look at.
+    """
+    losses = torch.stack([step["loss"] for step in steps]).tolist()
+    for number, loss in enumerate([*losses, heldout["loss"]], 1):
+        if not math.isfinite(loss):
+            where = f"step {number}" if number <= len(steps) else f"after step {len(steps)}, on held-out images"
+            return f"{where}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
+    if heldout["uniformity"] > COLLAPSED:
+        contrast = float(images[some].float().std((1, 2, 3)).mean())
+        advice = "a smaller lr or stronger augmentation usually helps"
+        if contrast < FAINT:
+            advice = f"and the images are faint: their pixels deviate by {contrast:.1f} of 255, so look at some of them"
+        return f"step {len(steps)}: all embeddings are the same; {advice}"
+    return None

@@ -5,8 +5,9 @@ import warnings
 import pandas as pd
 import pytest
 
-from stages.page import figures
-from stages.page.figures import as_png, draw_confusion, draw_maps, draw_mistakes, draw_neighbours, legible
+from stages.page.figures import as_png, draw_confusion, draw_maps
+from stages.page.names import fontManager, legible
+from stages.page.pictures import draw_mistakes, draw_neighbours
 from tests.test_report import pictures
 
 NAMES = ["$\\frac$", "_background", "7"]
@@ -24,8 +25,8 @@ def test_names_of_classes_are_drawn_as_they_are() -> None:
 def test_a_script_without_a_font_becomes_codes_and_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = [font for font in figures.fontManager.ttflist if font.name == "DejaVu Sans"]
-    monkeypatch.setattr(figures.fontManager, "ttflist", own)
+    own = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(fontManager, "ttflist", own)
     names = ["猫 cat", "кошка", "👩\U000e0100🔬", "قطة"]  # the third is joined by a character that draws nothing
     table = legible({"maps": pd.DataFrame({"class": names, "x": range(4)})})["maps"]
     assert list(table["class"]) == ["\\u732b cat", "кошка", "\\U0001f469\\U0001f52c", "قطة"]
