@@ -52,7 +52,7 @@ def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
     assert run(monkeypatch, "pictures") == "1 of 6 pictures could not be read"
     text, problems = capsys.readouterr()
     left_out, broken = problems.splitlines()[:2]
-    assert left_out == "pictures: 1 files do not have the ending of an image that can be read: 1 .txt"
+    assert left_out == "pictures: 1 left out, without the ending of an image that can be read: 1 .txt"
     assert broken.startswith("pictures/broken.jpg: cannot be read as an image (")
     assert len(text.splitlines()) == 5
     run(monkeypatch, "--csv", "pictures")

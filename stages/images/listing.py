@@ -61,7 +61,7 @@ def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
 def in_words(endings: Counter[str]) -> str:
     """One line about files that are left out."""
     some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(NAMED))
-    return shortened(f"{endings.total()} files do not have the ending of an image that can be read: {some}")
+    return shortened(f"{endings.total()} left out, without the ending of an image that can be read: {some}")
 
 
 def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -107,7 +107,7 @@ def _listing(root: Path) -> Listing:
             found = f" ({in_words(left_out)})" if left_out else ""
             sys.exit(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
         for image in images:
-            _refuse_links(image)
+            _must_be_file(image)
         return images
 
     of_train, of_test = (
@@ -127,7 +127,7 @@ def _subfolders(root: Path) -> dict[str, Path]:
     for entry in _entries(root):
         path = Path(entry.path)
         if entry.is_symlink() and not path.is_file():
-            _refuse_links(path)
+            _must_be_file(path)
         if not entry.is_dir():
             continue
         name = _composed(entry.name)
@@ -141,7 +141,7 @@ def _composed(name: str) -> str:
     return normalize("NFC", name).strip()
 
 
-def _refuse_links(path: Path) -> None:
+def _must_be_file(path: Path) -> None:
     """Exits where it is no file. DVC does not look into a linked folder and would not see that its images change."""
     if path.is_file():
         return

@@ -44,7 +44,7 @@ def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     add(root / "train/ant/.folder", "0.png")
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
-    line = "6 files do not have the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .ini, 1 .txt"
+    line = "6 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .ini, 1 .txt"
     assert count_images("folder", root) == Sizes(unlabelled=7, train=[4, 3], test=4, left_out=line)
 
 
@@ -102,7 +102,7 @@ def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, 
         file.rename(file.with_suffix(".txt"))
     line = refusal(root)
     assert "cat: holds no image (" in line
-    assert "files do not have the ending of an image that can be read: " in line
+    assert "left out, without the ending of an image that can be read: " in line
     assert line.endswith(" .txt); add some or remove the class from train/ and test/")
     for half in ("train", "test"):
         shutil.rmtree(root / half / "cat")
