@@ -21,7 +21,7 @@ test: .venv/installed
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-# Ten minutes on 2 cores. The libraries to compare with are installed beside the pinned ones, which stay as they are.
+# Twenty minutes on 2 cores. The libraries to compare with are installed beside the pinned ones, which stay as they are.
 bench: .venv/installed
 	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[bench]'
 	.venv/bin/python -m benchmarks.bench
