@@ -1,8 +1,9 @@
 """Measures what benchmarks/README.md claims about speed: `make bench` prints its table.
 
-Every row is measured once a round, in alternation with all others, so that a machine that gets slower slows them all;
-the table has the median over the rounds and the span from the lowest to the highest. All of it takes the images of the
-embedded sample; the time of a step does not depend on what is in them. Where there is a GPU, all networks run on it.
+Every row but the whole stage is measured once a round, in alternation with all others, so that a machine that gets
+slower slows them all; the table has the median over the rounds and the span from the lowest to the highest. The images
+are those of the embedded sample, or noise where other sizes or numbers are needed: the time of a step does not depend
+on what is in them. Where there is a GPU, all networks run on it.
 """
 
 import multiprocessing

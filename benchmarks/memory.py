@@ -1,4 +1,4 @@
-"""Peak memory of every stage: `python -m benchmarks.memory` prints the tables of benchmarks/README.md.
+"""Peak memory of the stages that read the data: `python -m benchmarks.memory` prints benchmarks/README.md's tables.
 
 First on data of CIFAR's size (50,000 images for pretraining; 50,000 and 10,000 for the probes of 100 classes) and on
 four times as many. Then on images for pretraining that are together larger than this machine's memory. Few iterations,

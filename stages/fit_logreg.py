@@ -36,11 +36,11 @@ from stages.files.progress import Progress
 from stages.files.tensors import open_tensors, write_tensors
 from stages.files.writing import write_metrics, write_table
 from stages.probing.linear import fit_linear
-from stages.probing.logreg import choice_work, choose_and_fit, few_label_accuracies
+from stages.probing.logreg import choice_work, choose_and_fit, fit_few_labels
 from stages.probing.neighbours import fit_neighbours
 from stages.probing.predictions import prediction_table
 from stages.probing.probe import Split, draw_labels
-from stages.probing.scores import rank_of_truth
+from stages.probing.scores import rank_of_truth, scores
 from stages.probing.tables import (
     Result,
     choice_table,
@@ -76,6 +76,7 @@ def main(made_of: dict[str, str]) -> None:
     first = "first" if "first" in tasks else "all"
     C, choice_images = params.logreg.C, params.logreg.choice_images
     choosing: dict[str, Any] = {"C": C, "max_iter": params.logreg.max_iter, "seed": params.seed}
+    stopped = f" stopped by max_iter = {params.logreg.max_iter}, not yet converged"
     watched = encoders[-2:]  # before and after SimCLR
 
     def splits(classes: str, encoder: str) -> tuple[Split, Split]:
@@ -101,7 +102,7 @@ def main(made_of: dict[str, str]) -> None:
         rows = [score_row(name, z[name], split.y, train.y) for name, split in scored.items()]
         right = rank_of_truth(z["test"], test.y) <= 1
         progress.update(train.work)
-        cut_short = "" if fitted.converged else f" (stopped by max_iter = {params.logreg.max_iter}, not yet converged)"
+        cut_short = "" if fitted.converged else f", of a fit{stopped}"
         progress.say(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images{cut_short}")
         new = ~features["test_seen"][features[f"test_{tasks[classes][0]}"] < tasks[classes][1]]
         rows[-1] |= {"images_new": int(new.sum()), "accuracy_new": float(right[new].mean()) if new.any() else np.nan}
@@ -110,7 +111,10 @@ def main(made_of: dict[str, str]) -> None:
     def few_labels(encoder: str, per_class: int) -> list[float]:
         _, test = splits("all", encoder)
         draws = [drawn_labels(encoder, per_class, number) for number in range(params.logreg.draws)]
-        return few_label_accuracies(draws, test, **choosing, on_fit=progress.update)
+        fitted = fit_few_labels(draws, **choosing, on_fit=progress.update)
+        if cut_short := sum(not probe.converged for probe in fitted):
+            progress.say(f"{per_class} labels of each class, {encoder}: {cut_short} of {len(fitted)} fits{stopped}")
+        return [scores(probe.logits(test.x), test.y)["accuracy"] for probe in fitted]
 
     def drawn_labels(encoder: str, per_class: int, number: int) -> Split:
         train, _ = splits("all", encoder)

@@ -163,6 +163,21 @@ def test_accuracy_without_the_images_seen_before_is_that_of_the_others(runs: lis
     assert set(first.images_new) == {sum(number % 4 != 0 and number % 10 < 4 for number in range(100))}
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # pytest undoes the stage's own filter
+def test_fits_that_max_iter_stopped_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path)
+    file = tmp_path / "params.yaml"
+    file.write_text(file.read_text().replace("max_iter: 1000", "max_iter: 2"))
+    stage.main({})
+    stopped = " stopped by max_iter = 2, not yet converged"
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(stopped)]
+    assert sum(line.startswith("logreg, ") for line in lines) == 9  # three encoders, three kinds of classes
+    assert sum(f"of each class, {name}: 3 of 3 fits{stopped}" in line for name in ENCODERS for line in lines) == 6
+
+
 def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_right() -> None:
     stream = np.random.default_rng(0)
     y = (stream.random(400) < 0.05).astype(int)

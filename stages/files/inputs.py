@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from stages.files.params import load_params
 
-IGNORED = {"__pycache__", ".DS_Store"}  # as in .dvcignore
+IGNORED = ("__pycache__", ".DS_Store", ".*.tmp")  # as in .dvcignore
 
 
 def fingerprints(stage: str) -> dict[str, str]:
@@ -41,7 +41,9 @@ def _files(path: Path) -> list[Path]:
     """The file, or those below the folder but for what .dvcignore names."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and not IGNORED.intersection(file.parts))
+    ignored = {file for pattern in IGNORED for file in path.rglob(pattern)}
+    files = (file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in files if not ignored.intersection([file, *file.parents]))
 
 
 def md5(file: Path) -> str:

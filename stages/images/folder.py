@@ -15,7 +15,7 @@ from threading import Lock
 
 import numpy as np
 import torch
-from PIL import EpsImagePlugin, Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from stages.files.messages import one_line, shortened
@@ -25,7 +25,7 @@ from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, sc
 from stages.images.listing import list_folder
 
 NAMED = 10  # unreadable files that the error message lists
-MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 750 MB
+MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 1 GB
 MANY_PIXELS = 25 * 10**6  # images of more are decoded one at a time, so that memory does not grow with the threads
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves so many times the side that is asked for: 3 to 13
 # times as fast at 8 megapixels. On enlarged photographs of CIFAR no pixel differed by more than 2 of 255. Where a size
@@ -114,9 +114,10 @@ def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[T
         )
     if without_range:
         low, high = min(error.low for error in without_range), max(error.high for error in without_range)
+        example = f"[{low:g}, {high:g}]" if low < high else "[0, 65535]"
         sys.exit(
             f"{len(without_range)} of {len(files)} images have more than 8 bits, with values from {low:g} to {high:g}; "
-            f"say what is black and what is white in all of them: -S 'pixel_range=[{low:g}, {high:g}]'"
+            f"say what is black and what is white in all images, for example -S 'pixel_range={example}'"
         )
 
 
@@ -146,8 +147,13 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
 
 
 def _of_16_bits_a_colour(image: Image.Image) -> bool:
-    """Whether Pillow reads only the upper 8 of the 16 bits of several channels."""
-    return not image.mode.startswith("I") and any(";16" in str(tile) for tile in getattr(image, "tile", []))
+    """Whether Pillow reads only 8 of the 16 bits of several channels."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        return len(bits) > 1 and max(bits) > 8
+    # A "BGR;16" has 16 bits for its three channels together.
+    tiles = [str(tile) for tile in getattr(image, "tile", [])]
+    return not image.mode.startswith("I") and any(";16" in tile and "BGR;16" not in tile for tile in tiles)
 
 
 def _to_8_bits(image: Image.Image, pixel_range: Range | None) -> Image.Image:

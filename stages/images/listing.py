@@ -1,9 +1,10 @@
 """Which images a folder of the user's own holds, and of which class: `train/<class>/**/*`, `test/<class>/**/*` and, if
 there is one, `unlabeled/**/*`. No image is opened.
 
-An image is a file with the ending of one. Hidden files are passed over; others are left out and counted. A class is a
-folder; its name is taken without spaces around it and in Unicode's composed form (NFC), in which one name is one text.
-`superclasses.csv`, if there is one, groups the classes: a row per class with its name and its superclass.
+An image is a file with the ending of one. Hidden files are passed over; others there are left out and counted. A class
+is a folder, with all folders in it; its name is taken without spaces around it and in Unicode's composed form (NFC), in
+which one name is one text. `superclasses.csv`, if there is one, groups the classes: a row per class with its name and
+its superclass.
 """
 
 import csv
@@ -50,7 +51,7 @@ def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
     images: list[Path] = []
     others: Counter[str] = Counter()
     for entry in _entries_below(root):
-        ending = os.path.splitext(entry.name)[1].lower()
+        ending = _ending(entry)
         if ending in ENDINGS or (entry.is_symlink() and not os.path.isfile(entry.path)):
             images.append(Path(entry.path))
         else:
@@ -62,6 +63,10 @@ def in_words(endings: Counter[str]) -> str:
     """One line about files that are left out."""
     some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(NAMED))
     return shortened(f"{endings.total()} left out, without the ending of an image that can be read: {some}")
+
+
+def _ending(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()
 
 
 def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -79,14 +84,21 @@ def _entries(root: Path) -> list[os.DirEntry[str]]:
 
 def _listing(root: Path) -> Listing:
     shown = shortened(str(root))
-    layout = f"{shown}: must hold train/<class>/* and test/<class>/* (and may hold unlabeled/**/*)"
+    layout = f"{shown}: must hold train/<class>/**/* and test/<class>/**/* (and may hold unlabeled/**/*)"
+    parts = _subfolders(root)
     for part in ("train", "test"):
-        if not (root / part).is_dir():
+        if part not in parts:
             sys.exit(f"{layout}; there is no folder {part}/")
-    unknown = sorted(set(_subfolders(root)) - set(PARTS))
+    unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
-    train, test = (_subfolders(root / part) for part in ("train", "test"))
+    train, test = (_subfolders(parts[part]) for part in ("train", "test"))
+    for part in ("train", "test"):
+        loose = [entry.name for entry in _entries(parts[part]) if entry.is_file() and _ending(entry) in ENDINGS]
+        if loose:
+            sys.exit(
+                f"{shown}: {part}/ has images in no class folder: {shortened(', '.join(loose))}; move or remove them"
+            )
     if len(train) < 2:
         sys.exit(f"{layout}; train/ has {len(train)} class folders, at least 2 are needed")
     different = sorted(set(train) ^ set(test))
@@ -117,7 +129,7 @@ def _listing(root: Path) -> Listing:
     alone = [name for name, files in of_train.items() if len(files) == 1]
     if alone:
         sys.exit(f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1")
-    unlabelled = images_of(root / "unlabeled", "remove the folder") if (root / "unlabeled").is_dir() else None
+    unlabelled = images_of(parts["unlabeled"], "remove the folder") if "unlabeled" in parts else None
     return Listing(of_train, of_test, unlabelled, _superclasses(root, list(of_train)), others)
 
 

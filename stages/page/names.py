@@ -1,5 +1,6 @@
 """Names of classes, as users write them, in pictures."""
 
+import sys
 import unicodedata
 from collections.abc import Mapping
 
@@ -37,7 +38,10 @@ def legible(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     codes = {one: "" if unicodedata.category(one) in ("Cf", "Mn") else ascii(one)[1:-1] for one in sorted(missing)}
     if any(codes.values()):
         some = "".join(one for one in codes if codes[one])[:SHOWN]
-        print(f"no font draws {some}: pictures show such characters as codes; Debian's package fonts-noto has most")
+        print(
+            f"no font draws {some}: pictures show such characters as codes; Debian's package fonts-noto has most",
+            file=sys.stderr,  # `predict` prints tables
+        )
     translated = str.maketrans(codes)
     return {
         name: table.map(lambda cell: cell.translate(translated) if isinstance(cell, str) else cell)

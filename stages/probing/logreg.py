@@ -21,7 +21,7 @@ from stages.probing.scores import cross_entropy, scores
 GPU = torch.device("cuda") if torch.cuda.is_available() else None
 TOLERANCE = 5e-4  # of the fits that choose C: half the time, and no loss near the best moves by more than 0.005
 
-# Pages of text; the stage says in a line which probe has not converged.
+# Pages of text; the stage says in a line which probe has not converged. A fit that only chooses C may stop before.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 # It takes few images of many classes for numbers of a regression.
 warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -147,13 +147,13 @@ def fit_logreg(train: Split, C: float, max_iter: int, watched: Split | None = No
     )
 
 
-def few_label_accuracies(
-    draws: Sequence[Split], test: Split, C: list[float], max_iter: int, seed: int, on_fit: OnFit = ignored
-) -> list[float]:
-    """Test accuracy of a probe for each of several draws of equally many training images.
+def fit_few_labels(
+    draws: Sequence[Split], C: list[float], max_iter: int, seed: int, on_fit: OnFit = ignored
+) -> list[Probe]:
+    """A probe for each of several draws of equally many training images.
 
     C is chosen on the first draw and kept for the others: which one is best depends on the number of images more than
     on the draw, and choosing takes many times as long as fitting.
     """
     chosen = best(validation_losses(draws[0], C, max_iter, seed, on_fit))
-    return [scores(fit_logreg(train, chosen, max_iter).logits(test.x), test.y)["accuracy"] for train in draws]
+    return [fit_logreg(train, chosen, max_iter) for train in draws]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.files.inputs import fingerprints, inputs_must_not_change
+from stages.files.inputs import IGNORED, fingerprints, inputs_must_not_change
 from stages.files.params import FILE
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +69,7 @@ def test_what_the_stage_does_not_read_may_change() -> None:
         edit_params("max_iter: 1000", "max_iter: 900")
         write("other.py", "")
         write("room/__pycache__/a.pyc", "compiled again")
+        write("room/.b.csv.tmp", "not yet all of it")
         os.utime("room/inner/model.py", (1, 1))
     assert fingerprints("train") == before
 
@@ -110,6 +111,11 @@ def test_a_folder_of_an_impossible_name_leads_to_one_line_or_none(folder: str) -
         fingerprints("train")
     except SystemExit as stopped:
         assert str(stopped.code).startswith("params.yaml: folder = ")
+
+
+def test_what_dvc_leaves_out_is_left_out() -> None:
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    assert tuple(line for line in lines if not line.startswith("#")) == IGNORED
 
 
 def test_every_stage_runs_under_this_guard() -> None:

@@ -48,6 +48,18 @@ def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     assert count_images("folder", root) == Sizes(unlabelled=7, train=[4, 3], test=4, left_out=line)
 
 
+def test_images_in_no_class_folder_are_named_and_other_files_there_are_not(root: Path) -> None:
+    add(root / "test", "labels.txt")
+    list_folder(root)
+    add(root / "test", "7.png")
+    assert refusal(root) == f"{root}: test/ has images in no class folder: 7.png; move or remove them"
+
+
+def test_a_part_is_found_by_the_name_that_it_has_without_spaces_around_it(root: Path) -> None:
+    add(root / "unlabeled ", "0.png")
+    assert list_folder(root).unlabelled == [root / "unlabeled /0.png"]
+
+
 def test_a_folder_with_the_ending_of_an_image_is_a_folder(root: Path) -> None:
     add(root / "train/ant/1.png.d/deep.png", "a.webp", "b.webp")
     assert names(list_folder(root), "ant") == ["0.png", "1.png", "a.webp", "b.webp", "2.png"]

@@ -2,6 +2,7 @@
 
 import warnings
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 
@@ -31,10 +32,17 @@ def test_a_script_without_a_font_becomes_codes_and_is_said_in_one_line(
     table = legible({"maps": pd.DataFrame({"class": names, "x": range(4)})})["maps"]
     assert list(table["class"]) == ["\\u732b cat", "кошка", "\\U0001f469\\U0001f52c", "قطة"]
     assert list(table["x"]) == [0, 1, 2, 3]
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("no font draws 猫👩🔬: ")
     with warnings.catch_warnings(action="error"):
         as_png(draw_maps(table.assign(encoder="simclr", y=0.0), {}, list(table["class"])))
+
+
+def test_a_font_that_has_what_the_first_lacks_is_taken_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    table = legible({"maps": pd.DataFrame({"class": ["\N{WATCH} watch"]})})["maps"]  # in STIX, which matplotlib brings
+    assert list(table["class"]) == ["\N{WATCH} watch"]
+    assert len(mpl.rcParams["font.family"]) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_neighbours_of_the_same_class_are_framed() -> None:
