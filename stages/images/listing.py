@@ -39,7 +39,7 @@ def list_folder(root: Path) -> Listing:
     """Exits with one line that names what is missing or cannot be used."""
     try:
         return _listing(root)
-    except OSError as error:  # a name longer than the system allows, a folder that must not be read
+    except (OSError, ValueError) as error:  # a name that the system does not allow, a folder that must not be read
         sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
 
 
