@@ -1,15 +1,17 @@
 """Mistakes that only the parameters together show, or they and the number of images."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from stages import check
 from stages.check_images import mistakes
 from stages.files.params import FILE, Params, load_params
-from stages.images.sizes import SAMPLE, Sizes
+from stages.images.sizes import SAMPLE, Sizes, count_images
 from tests.bad_input import LONGEST, examples
 
 SETTINGS = 250  # examples
@@ -33,6 +35,13 @@ TEN_CLASSES = Sizes(unlabelled=600, train=[60] * 10, test=100)
 
 def test_the_committed_parameters_fit_the_sample() -> None:
     assert mistakes(params(), SAMPLE) == []
+
+
+def test_the_readmes_parameters_for_images_of_ones_own_fit_them() -> None:
+    (line,) = re.findall(r"^dvc exp run -S data=folder .*", COMMITTED.with_name("README.md").read_text(), re.M)
+    settings = {key: YAML(typ="safe").load(value) for key, value in re.findall(r"-S (\w+)=(\S+)", line)}
+    images = count_images("folder", COMMITTED.parent / settings["folder"])
+    assert mistakes(params(**settings), images) == []
 
 
 @pytest.mark.parametrize(
