@@ -45,6 +45,7 @@ MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds 
 def main() -> None:
     params = load_params()
     check_arithmetic(params.threads, params.same_bytes)
+    torch.backends.cudnn.allow_tf32 = False  # on a GPU: float32 to all its digits, as on the CPU
     with processes() as device:
         extract_features(params, device)
 

@@ -1,8 +1,13 @@
-"""The training loop's parts: who is held out, what is drawn, what an epoch does."""
+"""The stage `pretrain` on a few images: what it writes, refuses and keeps."""
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +16,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from torch import nn
-from tqdm import tqdm
+from torch import Generator, Tensor
 
 from stages import pretrain as stage
 from stages.download import starting_weights
 from stages.files.params import FILE, load_params
 from stages.files.tensors import write_tensors
-from stages.pretrain import evaluate, example_views, mean_of, random_stream, split, train_epoch
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, resumable
-from stages.simclr.health import what_is_wrong
-from stages.simclr.model import SimCLR
+from stages.simclr.training import Metrics, train_epoch
 from tests.repository import ROOT
 
 CPU = torch.device("cpu")
@@ -30,143 +32,12 @@ DEVICES = [CPU, *map(torch.device, ["cuda"] * torch.cuda.is_available())]
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
 
 
-def images(count: int) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-class Tiny(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8))
-
-
-@pytest.mark.parametrize(
-    ("count", "batch_size", "train", "held_out"),
-    [(2304, 256, 2048, 256), (50_000, 256, 48_896, 1024), (50_000, 1000, 49_000, 1000), (9, 4, 4, 4), (8, 4, 4, 4)],
-)
-def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
-    parts = split(count, batch_size, random_stream(0, 0, CPU))
-    assert [len(part) for part in parts] == [train, held_out]
-    together = torch.cat(parts)
-    assert len(together.unique()) == train + held_out
-    assert together.max() < count
-
-
-@pytest.mark.parametrize("count", [0, 4, 7])
-def test_too_few_images_for_two_batches_are_refused_in_one_line(count: int) -> None:
-    with pytest.raises(SystemExit, match=f"batch_size = 4: {count} unlabelled images do not fill two batches"):
-        split(count, 4, random_stream(0, 0, CPU))
-
-
-def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
-    pairs = [(seed, epoch) for seed in (0, 1, 2, 2**31 - 1) for epoch in (0, 1, 2, 25)]
-    first_draws = {torch.rand(1, generator=random_stream(*pair, CPU)).item() for pair in pairs}
-    assert len(first_draws) == len(pairs)
-    assert torch.rand(1, generator=random_stream(0, 3, CPU)) == torch.rand(1, generator=random_stream(0, 3, CPU))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device) -> None:
-    def train() -> tuple[list[float], dict[str, torch.Tensor]]:
-        torch.manual_seed(0)
-        model = Tiny().to(device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        losses = []
-        for epoch in range(1, 6):
-            batches = torch.arange(32, device=device).split(16)
-            stream = random_stream(0, epoch, device)
-            steps = train_epoch(model, images(32).to(device), batches, VIEW, stream, 0.5, optimizer, tqdm(disable=True))
-            losses.append(mean_of(steps)["loss"])
-        return losses, model.state_dict()
-
-    (losses, weights), (losses_again, weights_again) = train(), train()
-    assert losses[-1] < losses[0]
-    assert losses == losses_again
-    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
-
-
-@pytest.mark.skipif(len(DEVICES) == 1, reason="there is no GPU")
-def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -> None:
-    def step(device: torch.device) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        torch.manual_seed(0)
-        model = SimCLR("imagenet", 128).to(device)
-
-        def given(pixels: torch.Tensor, _: torch.Generator) -> torch.Tensor:
-            return pixels.permute(0, 3, 1, 2).float()
-
-        z = stage.embed(model, images(64).repeat(2, 1, 1, 1).to(device), given, random_stream(0, 0, device))
-        loss, _ = stage.contrast(z, 0.5)
-        loss.backward()
-        return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
-
-    (loss, gradients), (loss_there, gradients_there) = step(CPU), step(DEVICES[1])
-    torch.testing.assert_close(loss_there, loss, rtol=5e-3, atol=0)
-    assert gradients.keys() == gradients_there.keys()
-    together, there = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, gradients_there))
-    assert torch.cosine_similarity(together, there, dim=0) > 0.85  # eight bits of bfloat16; on an H100 0.92
-
-
-@pytest.mark.skipif(len(DEVICES) == 1, reason="there is no GPU")
-def test_views_on_a_gpu_have_the_same_mean_and_deviation() -> None:
-    same = images(1).repeat(4096, 1, 1, 1)
-    views = [VIEW(same.to(device), random_stream(0, 0, device)).cpu() for device in DEVICES]
-    assert views[1].mean() == pytest.approx(views[0].mean().item(), rel=0.01)
-    assert views[1].std() == pytest.approx(views[0].std().item(), rel=0.01)
-
-
-def test_scoring_held_out_images_changes_nothing() -> None:
-    torch.manual_seed(0)
-    model = Tiny()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    batches = torch.arange(32).split(16)
-    first, again = (evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5) for _ in range(2))
-    assert first == again
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def run_epoch(model: nn.Module, lr: float, brightest: int = 255) -> str | None:
-    optimizer = torch.optim.SGD(model.parameters(), lr)
-    batches = torch.arange(32).split(8)
-    progress = tqdm(disable=True)
-    fitted = train_epoch(model, images(32), batches, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, progress)
-    scored = evaluate(model, images(32), batches, VIEW, random_stream(0, 0, CPU), 0.5)
-    return what_is_wrong(fitted, scored, images(32) // (256 // (brightest + 1)), torch.arange(32))
-
-
-def test_a_healthy_epoch_has_nothing_wrong() -> None:
-    torch.manual_seed(0)
-    assert run_epoch(Tiny(), lr=1e-3) is None
-
-
-def test_a_loss_that_is_no_number_is_reported_with_its_step() -> None:
-    torch.manual_seed(0)
-    assert str(run_epoch(Tiny(), lr=math.inf)).startswith("step 2: the loss is nan")
-
-
-def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> None:
-    torch.manual_seed(0)
-    model, batch = Tiny(), (torch.arange(8),)
-    optimizer = torch.optim.SGD(model.parameters(), math.inf)
-    fitted = train_epoch(model, images(8), batch, VIEW, random_stream(0, 1, CPU), 0.5, optimizer, tqdm(disable=True))
-    scored = evaluate(model, images(8), batch, VIEW, random_stream(0, 0, CPU), 0.5)
-    assert str(what_is_wrong(fitted, scored, images(8), torch.arange(8))).startswith(
-        "after step 1, on held-out images: the loss is nan"
-    )
-
-
-@pytest.mark.parametrize("constant", [0, 1])
-def test_collapsed_embeddings_are_reported(constant: int) -> None:
-    class Collapsed(Tiny):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 0 * super().forward(x) + constant
-
-    assert str(run_epoch(Collapsed(), lr=1e-3)).startswith("step 4: all embeddings are the same; a smaller lr")
-    # 12-bit images in 16 bits, read by their upper byte.
-    faint = str(run_epoch(Collapsed(), lr=1e-3, brightest=15))
-    assert faint.startswith("step 4: all embeddings are the same; and the images are faint: their pixels deviate by ")
+def images(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(0))
 
 
 def test_example_views_are_pictures() -> None:
-    shown = example_views(images(8), VIEW, random_stream(0, 0, CPU))
+    shown = stage.example_views(images(8), VIEW, Generator())
     assert {name: (tuple(value.shape), value.dtype) for name, value in shown.items()} == {
         name: ((8, 32, 32, 3), torch.uint8) for name in ("images", "first", "second")
     }
@@ -174,31 +45,46 @@ def test_example_views_are_pictures() -> None:
     assert not torch.equal(shown["first"], shown["second"])
 
 
-def run_stage(device: torch.device = CPU) -> None:
-    """The stage on 16 images, three epochs of one step."""
-    write_tensors(Path("data/unlabelled.safetensors"), {"images": images(16)})
+def run_stage(device: torch.device = CPU, count: int = 16) -> None:
+    """The stage on a few images in batches of 8, three epochs."""
+    write_tensors(Path("data/unlabelled.safetensors"), {"images": images(count)})
     write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
     params = load_params(ROOT / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
     with resumable({}) as checkpoint:
         stage.pretrain(params, device, checkpoint, {})
 
 
+@pytest.mark.parametrize("count", [0, 8, 15])
+def test_too_few_images_for_two_batches_are_refused_in_one_line(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"batch_size = 8: {count} unlabelled images do not fill two batches"):
+        run_stage(count=count)
+
+
 @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])
 def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
     epoch: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*arguments: Any) -> list[dict[str, torch.Tensor]]:
+    def breaks(*arguments: Any) -> list[Metrics]:
         epochs.append(train_epoch(*arguments))
         if len(epochs) == epoch:
             epochs[-1][0]["loss"] = torch.tensor(math.nan)
         return epochs[-1]
 
-    epochs: list[list[dict[str, torch.Tensor]]] = []
+    def save_and_wait(checkpoint: Checkpoint, *arguments: Any, **parts: Any) -> None:
+        save(checkpoint, *arguments, **parts)  # which skips an epoch that is over before the one before is written
+        checkpoint.wait()
+
+    epochs: list[list[Metrics]] = []
+    save = Checkpoint.save
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Checkpoint, "save", save_and_wait)
     monkeypatch.setattr(stage, "train_epoch", breaks)
     with pytest.raises(SystemExit, match=f"^epoch {epoch}, step 1: the loss is nan") as stopped:
         run_stage()
-    assert ("the state before this epoch is kept" in str(stopped.value.code)) == (kept > 0)
+    assert (f"; the state after epoch {kept} is kept" in str(stopped.value.code)) == (kept > 0)
     states = list(Path(".dvc/tmp/resume").glob("*.state"))
     assert [len(Checkpoint(path).restore()) for path in states] == [kept] * (kept > 0)
     assert not Path("models/simclr.safetensors").exists()
@@ -230,7 +116,7 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
 
-    def stops_at_the_second(*arguments: Any) -> list[dict[str, torch.Tensor]]:
+    def stops_at_the_second(*arguments: Any) -> list[Metrics]:
         epochs.append(1)
         if len(epochs) > 1:
             raise KeyboardInterrupt
@@ -249,4 +135,25 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
         assert metrics["epoch"] == done
         assert metrics["heldout_loss"] == table.loss.iloc[-1]
     run_stage(device)
+    assert outputs() == expected
+
+
+def test_a_run_killed_while_it_writes_a_state_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "undisturbed")
+    run_stage()
+    expected = outputs()
+    monkeypatch.chdir(tmp_path / "killed")
+    script = "import torch; torch.set_num_threads(1); from tests.test_pretrain import run_stage; run_stage()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    training = subprocess.Popen([sys.executable, "-c", f"import stages; {script}"], env=environment)
+    kept = Path(".dvc/tmp/resume")
+    while training.poll() is None and not (list(kept.glob("*.state")) and list(kept.glob(".*.state.tmp"))):
+        time.sleep(0.001)
+    training.kill()
+    assert training.wait() == -signal.SIGKILL
+    run_stage()
     assert outputs() == expected

@@ -26,9 +26,9 @@ from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from stages.pretrain import evaluate, random_stream, train_epoch
 from stages.simclr.augmentation import augment
 from stages.simclr.model import SimCLR
+from stages.simclr.training import TrainingStep, evaluate, train_epoch
 from tests.repository import RESULTS, ROOT, Repository
 
 COMMITTED = Path(__file__).with_name("same_bytes.json")
@@ -96,7 +96,7 @@ STEP = """
 import stages
 import hashlib, torch
 from torch.optim import AdamW
-from stages.pretrain import contrast
+from stages.simclr.training import contrast
 from stages.simclr.model import SimCLR
 
 torch.manual_seed(0)
@@ -158,10 +158,10 @@ def test_a_training_step_has_no_operation_that_mkl_computes_by_vendor() -> None:
     model = SimCLR("imagenet", 128)
     optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
     batches = (torch.arange(64),)
-    stream = random_stream(0, 1, torch.device("cpu"))
+    rng = torch.Generator().manual_seed(1)
     with Operations() as operations:
-        train_epoch(model, images, batches, view, stream, 0.07, optimizer, tqdm(disable=True))
-        evaluate(model, images, batches, view, stream, 0.07)
+        train_epoch(TrainingStep(model, optimizer, view, 0.07, rng), images, batches, tqdm(disable=True))
+        evaluate(model, images, batches, view, rng, 0.07)
     assert {"convolution_backward", "_fused_adamw", "_log_softmax", "mm"} <= operations.seen
     assert operations.by_vendor == set()
 

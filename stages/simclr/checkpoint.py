@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,19 +27,39 @@ History = list[dict[str, Any]]  # what was measured in each epoch
 
 
 class Checkpoint:
-    """One file: a SHA-256 and what it is of. `epochs` is how many complete ones it holds, 0 for none."""
+    """One file: a SHA-256 and what it is of. `epochs` is how many complete ones it holds, 0 for none.
+
+    It is written in a thread while the next epoch is trained, so a kill leaves the last whole one or the one before.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.epochs = 0
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def save(self, history: History, **parts: Any) -> None:
-        """Replaces the file by the history and the `state_dict` of each part."""
+        """Copies the history and the `state_dict` of each part, and begins to replace the file by them.
+
+        Does nothing while the file is still being written: on a GPU an epoch may take less time than that.
+        """
+        if self._writing and not self._writing.done():
+            return
+        self.wait()
+        state = {"history": list(history), "parts": {name: part.state_dict() for name, part in parts.items()}}
+        self._writing = self._writer.submit(self._write, _copied(state))
+
+    def wait(self) -> None:
+        """Until the file is written. Exits where it can't be."""
+        if self._writing:
+            self._writing.result()
+
+    def _write(self, state: dict[str, Any]) -> None:
         content = io.BytesIO()
-        torch.save({"history": history, "parts": {name: part.state_dict() for name, part in parts.items()}}, content)
+        torch.save(state, content)
         data = content.getbuffer()
         write_bytes(self.path, hashlib.sha256(data).digest() + data)
-        self.epochs = len(history)
+        self.epochs = len(state["history"])
 
     def restore(self, **parts: Any) -> History:
         """Loads the first process's file into the parts; the history, an empty one where there is no whole file."""
@@ -56,6 +77,15 @@ class Checkpoint:
         if rank() == 0:
             print(f"going on after epoch {self.epochs}, kept in {self.path}")
         return saved["history"]
+
+
+def _copied(state: Any) -> Any:
+    """The same with copies of all tensors, on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return state
 
 
 @contextmanager
@@ -80,7 +110,10 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs ignore it
         try:
-            yield checkpoint
+            try:
+                yield checkpoint
+            finally:
+                checkpoint.wait()
         except KeyboardInterrupt:
             if rank() > 0:
                 sys.exit(1)

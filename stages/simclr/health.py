@@ -4,6 +4,8 @@ Shapes: V = 2B views (row i and row i + B show the same image), N images, P numb
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ def contrastive_metrics(similarities: Tensor) -> dict[str, Tensor]:
     }
 
 
-def embedding_health(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+def embedding_health(first: Tensor, second: Tensor) -> dict[str, float]:
     """Whether embeddings are close where they should be and spread out elsewhere; no labels needed.
 
     first, second: (N, P), one view of each image and the other. alignment and uniformity are those of Wang and Isola
@@ -47,29 +49,36 @@ def embedding_health(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     more evenly they are spread. rank is RankMe (Garrido et al. 2023, equation 1): the exponential of the entropy
     of the singular values, from 1 (collapsed to a line) to min(N, P). NaN where an embedding is.
 
-    By NumPy in float64, whose bytes do not depend on the processor (stages/README.md).
+    In float64: on a GPU by PyTorch, else by NumPy, whose bytes do not depend on the processor (stages/README.md).
     """
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    x, y = (z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12) for z in (first, second))
+    if first.is_cuda:
+        return _health(torch, lambda x: torch.pdist(x).square(), first, second)
+    return _health(np, lambda x: pdist(x, "sqeuclidean"), first.numpy(), second.numpy())
+
+
+def _health(lib: Any, squared_distances: Callable[[Any], Any], first: Any, second: Any) -> dict[str, float]:
+    """By NumPy or torch, which have these functions in common."""
+    first, second = (lib.asarray(z, dtype=lib.float64) for z in (first, second))
+    norms = (lib.linalg.vector_norm(z, axis=1, keepdims=True) for z in (first, second))
+    x, y = (z / lib.clip(norm, 1e-12, None) for z, norm in zip((first, second), norms, strict=True))
+
+    def uniformity(z: Any) -> float:
+        return float(lib.log(lib.exp(-2 * squared_distances(z)).mean()))
+
     return {
-        "alignment": float(np.square(x - y).sum(1).mean()),
+        "alignment": float(lib.square(x - y).sum(1).mean()),
         "uniformity": (uniformity(x) + uniformity(y)) / 2,
-        "rank": effective_rank(first),
+        "rank": _effective_rank(lib, first),
     }
 
 
-def uniformity(x: np.ndarray) -> float:
-    """log of the mean of exp(-2 |x_i - x_j|^2) over the pairs of rows on the unit sphere, (N, P)."""
-    return float(np.log(np.exp(-2 * pdist(x, "sqeuclidean")).mean()))
-
-
-def effective_rank(z: np.ndarray) -> float:
-    if not np.isfinite(z).all():
+def _effective_rank(lib: Any, z: Any) -> float:
+    if not lib.isfinite(z).all():
         return float("nan")
-    singular = np.linalg.svd(z, compute_uv=False)
-    epsilon = np.finfo(np.float32).eps  # what they were computed in
-    share = singular / max(singular.sum(), epsilon) + epsilon
-    return float(np.exp(-(share * np.log(share)).sum()))
+    singular = lib.linalg.svdvals(z)
+    epsilon = float(np.finfo(np.float32).eps)  # what they were computed in
+    fraction = singular / max(float(singular.sum()), epsilon) + epsilon
+    return float(lib.exp(-(fraction * lib.log(fraction)).sum()))
 
 
 def what_is_wrong(

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.simclr.checkpoint import resumable
+from stages.simclr import checkpoint as checkpoint_module
+from stages.simclr.checkpoint import Checkpoint, resumable
 
 HISTORY = [{"epoch": 1, "train": {"loss": 1 / 3}}, {"epoch": 2, "train": {"loss": 1e-300}}]
 
@@ -49,6 +51,48 @@ def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit() -> 
         assert checkpoint.restore(model=other) == HISTORY
         assert checkpoint.epochs == 2
     assert same_weights(other, model(1))
+
+
+def test_what_is_kept_is_the_state_of_the_moment_of_saving() -> None:
+    trained = model(1)
+    with pytest.raises(ZeroDivisionError), resumable({}) as checkpoint:
+        checkpoint.save(HISTORY, model=trained)
+        trained.weight.data.zero_()
+        raise ZeroDivisionError
+    other = model(2)
+    with resumable({}) as checkpoint:
+        checkpoint.restore(model=other)
+    assert same_weights(other, model(1))
+
+
+def test_training_does_not_wait_for_a_slow_disk_and_what_comes_meanwhile_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk_is_free = threading.Event()
+
+    def slow_write(path: Path, content: bytes) -> None:
+        disk_is_free.wait()
+        path.write_bytes(content)
+
+    monkeypatch.setattr(checkpoint_module, "write_bytes", slow_write)
+    checkpoint = Checkpoint(Path("x.state"))
+    checkpoint.save(HISTORY[:1], model=model(1))
+    checkpoint.save(HISTORY, model=model(2))
+    assert checkpoint.epochs == 0
+    disk_is_free.set()
+    checkpoint.wait()
+    assert checkpoint.epochs == 1
+    assert Checkpoint(Path("x.state")).restore(model=model(3)) == HISTORY[:1]
+    checkpoint.save(HISTORY, model=model(2))
+    checkpoint.wait()
+    assert Checkpoint(Path("x.state")).restore(model=model(3)) == HISTORY
+
+
+def test_a_state_that_cannot_be_written_ends_the_run_in_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"x\.state: cannot be written"), resumable({}) as checkpoint:
+        checkpoint.path = Path("a file/x.state")
+        Path("a file").touch()
+        checkpoint.save(HISTORY, model=model(1))
 
 
 def test_another_experiment_does_not_find_it() -> None:

@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from stages.simclr.health import contrastive_metrics, effective_rank, embedding_health, uniformity
+from stages.simclr.health import _health, contrastive_metrics, embedding_health
 from stages.simclr.loss import cosine_similarities
 
 
@@ -49,7 +48,7 @@ def test_health_matches_the_definitions_written_as_loops() -> None:
     unit = [[[value / math.hypot(*row) for value in row] for row in z.double().tolist()] for z in (first, second)]
     pairs = [(i, j) for i in range(6) for j in range(i)]
     potential = [sum(math.exp(-2 * math.dist(z[i], z[j]) ** 2) for i, j in pairs) / len(pairs) for z in unit]
-    health = embedding_health(first.numpy(), second.numpy())
+    health = embedding_health(first, second)
     assert health["alignment"] == pytest.approx(
         sum(math.dist(a, b) ** 2 for a, b in zip(*unit, strict=True)) / 6, rel=1e-5
     )
@@ -61,19 +60,26 @@ def test_health_matches_the_definitions_written_as_loops() -> None:
 
 
 def test_orthogonal_embeddings_have_full_rank_and_uniformity_minus_4() -> None:
-    assert effective_rank(np.eye(7)) == pytest.approx(7, rel=1e-4)
-    assert uniformity(np.eye(7)) == pytest.approx(-4)  # every squared distance is 2
+    health = embedding_health(torch.eye(7), torch.eye(7))
+    assert health["rank"] == pytest.approx(7, rel=1e-4)
+    assert health["uniformity"] == pytest.approx(-4)  # every squared distance is 2
+
+
+def test_pytorch_on_a_gpu_and_numpy_agree() -> None:
+    first, second = random_z(12).chunk(2)
+    by_torch = _health(torch, lambda x: torch.pdist(x).square(), first, second)
+    assert by_torch == pytest.approx(embedding_health(first, second), rel=1e-12)
 
 
 @pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
 def test_collapsed_embeddings_have_rank_1_and_no_uniformity(row: list[float]) -> None:
-    z = np.array([row] * 8)
+    z = torch.tensor([row] * 8)
     health = embedding_health(z, z)
     assert health["rank"] == pytest.approx(1, rel=1e-4)
     assert (health["alignment"], health["uniformity"]) == pytest.approx((0, 0), abs=1e-6)
 
 
-def test_health_of_embeddings_that_are_no_numbers_is_no_number() -> None:
-    z = random_z(8).numpy()
+def test_health_of_embeddings_that_are_not_finite_is_nan() -> None:
+    z = random_z(8)
     z[3, 1] = math.nan
     assert all(math.isnan(value) for value in embedding_health(z, z).values())

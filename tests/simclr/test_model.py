@@ -8,8 +8,8 @@ from torch.optim import AdamW
 
 from benchmarks.textbook import info_nce_loss
 from stages.images.sample import draw
-from stages.pretrain import contrast
 from stages.simclr.model import SimCLR
+from stages.simclr.training import contrast
 
 
 def stock_modules() -> nn.Sequential:

@@ -11,9 +11,8 @@ from torch import Generator, Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
-from stages import pretrain as stage
 from stages.features.extraction import extract
-from stages.simclr import parallel
+from stages.simclr import parallel, training
 from stages.simclr.augmentation import augment
 from stages.simclr.loss import cosine_similarities, without_self
 from stages.simclr.model import SimCLR
@@ -25,8 +24,8 @@ CLOSE = 1e-10  # of the largest number of a tensor
 Step = dict[str, Tensor]  # the loss, the change of every parameter and of BatchNorm's statistics
 
 
-def view(images: Tensor, stream: Generator) -> Tensor:
-    return augment(images, stream, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True).double()
+def view(images: Tensor, rng: Generator) -> Tensor:
+    return augment(images, rng, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True).double()
 
 
 def one_step() -> Step:
@@ -34,11 +33,12 @@ def one_step() -> Step:
     torch.manual_seed(0)
     model: nn.Module = SimCLR("imagenet", 16).double()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    stage.synchronise_batch_norm(model)
-    stream = stage.random_stream(0, 1, CPU)
-    images = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8, generator=stream)
+    parallel.synchronise_batch_norm(model)
+    rng = Generator().manual_seed(training.epoch_seed(0, 1))
+    images = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8, generator=rng)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    steps = stage.train_epoch(model, images, (torch.arange(BATCH),), view, stream, 0.5, optimizer, tqdm(disable=True))
+    step = training.TrainingStep(model, optimizer, view, 0.5, rng)
+    steps = training.train_epoch(step, images, (torch.arange(BATCH),), tqdm(disable=True))
     changes = {name: tensor - before[name] for name, tensor in model.state_dict().items()}
     return {"loss": steps[0]["loss"]} | changes
 
@@ -70,11 +70,11 @@ def both_views_of_its_images(rows: Tensor) -> Tensor:
     return parallel.share(rows[: len(rows) // 2]).repeat(2)
 
 
-MISTAKES: dict[str, tuple[str, Callable[..., Any]]] = {
-    "gradients averaged": ("sum_gradients", mean_of_gradients),
-    "candidates without a gradient": ("contrast", own_rows_only),
-    "views in another order": ("share", both_views_of_its_images),
-    "BatchNorm per process": ("synchronise_batch_norm", lambda model: None),
+MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "gradients averaged": (training, "sum_gradients", mean_of_gradients),
+    "candidates without a gradient": (training, "contrast", own_rows_only),
+    "views in another order": (training, "share", both_views_of_its_images),
+    "BatchNorm per process": (parallel, "synchronise_batch_norm", lambda model: None),
 }
 
 
@@ -83,9 +83,9 @@ def worker(number: int, count: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=count)
     found: dict[str, Any] = {"right": one_step(), "features": features()}
     if count == 2:
-        for name, (what, wrong) in MISTAKES.items():
+        for name, (module, what, wrong) in MISTAKES.items():
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(stage, what, wrong)
+                patch.setattr(module, what, wrong)
                 found[name] = one_step()
     torch.save(found, folder / f"{number}.pt")
     dist.destroy_process_group()

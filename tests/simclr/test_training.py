@@ -1,0 +1,249 @@
+"""The parts of the training loop: who is held out, what is drawn, what a step and an epoch do."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
+
+from stages.files.tensors import open_tensors, write_tensors
+from stages.simclr.augmentation import augment
+from stages.simclr.graph import GraphedStep
+from stages.simclr.health import what_is_wrong
+from stages.simclr.model import SimCLR
+from stages.simclr.training import (
+    Metrics,
+    TrainingStep,
+    contrast,
+    embed,
+    epoch_seed,
+    evaluate,
+    load_batches,
+    mean_of,
+    split,
+    to_gpu,
+    train_epoch,
+)
+
+CPU = torch.device("cpu")
+GPUS = [torch.device("cuda", 0)] * torch.cuda.is_available()
+needs_gpu = pytest.mark.skipif(not GPUS, reason="there is no GPU")
+VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
+
+
+def images(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(0))
+
+
+def epoch_rng(epoch: int, device: torch.device = CPU) -> Generator:
+    return Generator(device).manual_seed(epoch_seed(0, epoch))
+
+
+class Tiny(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "train", "held_out"),
+    [
+        (2304, 256, 2048, 256),
+        (50_000, 256, 48_896, 1024),
+        (50_000, 1000, 49_000, 1000),
+        (9, 4, 4, 4),
+        (8, 4, 4, 4),
+        (7, 4, 0, 4),
+    ],
+)
+def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
+    parts = split(count, batch_size, epoch_rng(0))
+    assert [len(part) for part in parts] == [train, held_out]
+    together = torch.cat(parts)
+    assert len(together.unique()) == train + held_out
+    assert together.max() < count
+
+
+def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
+    pairs = [(seed, epoch) for seed in (0, 1, 2, 2**31 - 1) for epoch in (0, 1, 2, 25)]
+    first_draws = {torch.rand(1, generator=Generator().manual_seed(epoch_seed(*pair))).item() for pair in pairs}
+    assert len(first_draws) == len(pairs)
+
+
+@pytest.mark.parametrize("device", [CPU, *GPUS])
+def test_batches_read_from_a_file_are_those_of_images_in_memory(device: torch.device, tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x.safetensors", {"images": images(64)})
+    stored = open_tensors(tmp_path / "x.safetensors")[0]["images"]
+    batches = torch.randperm(64, generator=epoch_rng(1, device), device=device).split(8)
+    expected = [images(64)[batch.cpu().repeat(2)] for batch in batches]
+    for source in (stored, images(64), to_gpu(stored, device), images(64).to(device)):
+        loaded = list(load_batches(source, batches))
+        assert all(each.device == device for each in loaded)
+        assert all(torch.equal(each.cpu(), wanted) for each, wanted in zip(loaded, expected, strict=True))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what a GPU would have to wait for: a number read by the host, or a tensor made of the host's numbers."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in self.REFUSED):
+            raise RuntimeError(f"{func}: the host would wait for the GPU, or the GPU for the host")
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> None:
+    torch.manual_seed(0)
+    model = SimCLR("imagenet", 128)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(1))
+    step(images(8).repeat(2, 1, 1, 1))  # makes the optimizer's state
+    optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)  # as a graph has it
+    with NoWaiting():
+        step(images(8).repeat(2, 1, 1, 1))
+        for waits in (lambda: torch.tensor([5.0, 3.0, 1.0], device=CPU), lambda: torch.ones(1).item()):
+            with pytest.raises(RuntimeError, match="would wait"):
+                waits()
+
+
+@pytest.mark.parametrize("device", [CPU, *GPUS])
+def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device) -> None:
+    def train() -> tuple[list[float], dict[str, Tensor]]:
+        torch.manual_seed(0)
+        model = Tiny().to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for epoch in range(1, 6):
+            batches = torch.arange(32, device=device).split(16)
+            step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(epoch, device))
+            losses.append(mean_of(train_epoch(step, images(32).to(device), batches, tqdm(disable=True)))["loss"])
+        return losses, model.state_dict()
+
+    (losses, weights), (losses_again, weights_again) = train(), train()
+    assert losses[-1] < losses[0]
+    assert losses == losses_again
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("stem", "batch_size"), [("imagenet", 256), ("imagenet", 4096), ("cifar", 256)])
+def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_anew(stem: str, batch_size: int) -> None:
+    """Six steps in each of two epochs, of other learning rates and draws: weights, moments and metrics."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    there = images(6 * batch_size).to(GPUS[0])
+
+    def train(graphed: bool, stopped: bool = False) -> tuple[dict[str, Tensor], list[list[float]]]:
+        def made() -> tuple[SimCLR, torch.optim.AdamW]:
+            torch.manual_seed(0)
+            model = SimCLR(stem, 128).to(GPUS[0])
+            return model, torch.optim.AdamW(model.parameters(), fused=True)
+
+        def stepped(model: SimCLR, optimizer: torch.optim.AdamW) -> tuple[Any, Generator]:
+            rng = Generator(GPUS[0])
+            step = TrainingStep(model, optimizer, VIEW, 0.07, rng)
+            return (GraphedStep(step) if graphed else step), rng
+
+        model, optimizer = made()
+        step, rng = stepped(model, optimizer)
+        metrics: list[Metrics] = []
+        for epoch in (1, 2):
+            # A graph has the learning rate in float32, so it is one that float32 holds exactly.
+            optimizer.param_groups[0]["lr"] = 2.0**-12 / epoch
+            rng.manual_seed(epoch_seed(0, epoch))
+            batches = torch.randperm(len(there), generator=rng, device=GPUS[0]).split(batch_size)
+            metrics += train_epoch(step, there, batches, tqdm(disable=True))
+            if stopped:
+                kept = model.state_dict(), optimizer.state_dict()
+                model, optimizer = made()
+                model.load_state_dict(kept[0])
+                optimizer.load_state_dict(kept[1])
+                step, rng = stepped(model, optimizer)
+        moments = {f"{n}.{k}": v for n, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
+        return {**model.state_dict(), **moments}, [[float(value) for value in step.values()] for step in metrics]
+
+    expected, metrics = train(graphed=False)
+    for stopped in (False, False, True):
+        found, found_metrics = train(graphed=True, stopped=stopped)
+        assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+        assert found_metrics == metrics
+
+
+@needs_gpu
+def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -> None:
+    def gradients_on(device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        torch.manual_seed(0)
+        model = SimCLR("imagenet", 128).to(device)
+
+        def given(pixels: Tensor, _: Generator) -> Tensor:
+            return pixels.permute(0, 3, 1, 2).float()
+
+        z = embed(model, images(64).repeat(2, 1, 1, 1).to(device), given, epoch_rng(0, device))
+        loss, _ = contrast(z, 0.5)
+        loss.backward()
+        return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+
+    (loss, gradients), (loss_there, gradients_there) = gradients_on(CPU), gradients_on(GPUS[0])
+    torch.testing.assert_close(loss_there, loss, rtol=5e-3, atol=0)
+    assert gradients.keys() == gradients_there.keys()
+    together, there = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, gradients_there))
+    assert torch.cosine_similarity(together, there, dim=0) > 0.85  # eight bits of bfloat16; on an H100 0.92
+
+
+@needs_gpu
+def test_views_on_a_gpu_have_the_same_mean_and_deviation() -> None:
+    same = images(1).repeat(4096, 1, 1, 1)
+    here, there = (VIEW(same.to(device), epoch_rng(0, device)).cpu() for device in (CPU, GPUS[0]))
+    assert there.mean() == pytest.approx(here.mean().item(), rel=0.01)
+    assert there.std() == pytest.approx(here.std().item(), rel=0.01)
+
+
+def test_scoring_held_out_images_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = Tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = torch.arange(32).split(16)
+    first, again = (evaluate(model, images(32), batches, VIEW, epoch_rng(0), 0.5) for _ in range(2))
+    assert first == again
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def trouble_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest: int = 255) -> str | None:
+    step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr), VIEW, 0.5, epoch_rng(1))
+    batches = torch.arange(count).split(8)
+    fitted = train_epoch(step, images(count), batches, tqdm(disable=True))
+    scored = evaluate(model, images(count), batches, VIEW, epoch_rng(0), 0.5)
+    return what_is_wrong(fitted, scored, images(count) // (256 // (brightest + 1)), torch.arange(count))
+
+
+def test_a_healthy_epoch_has_nothing_wrong() -> None:
+    torch.manual_seed(0)
+    assert trouble_of_an_epoch(Tiny(), lr=1e-3) is None
+
+
+def test_a_loss_that_is_no_number_is_reported_with_its_step() -> None:
+    torch.manual_seed(0)
+    assert str(trouble_of_an_epoch(Tiny(), lr=math.inf)).startswith("step 2: the loss is nan")
+
+
+def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> None:
+    torch.manual_seed(0)
+    trouble = trouble_of_an_epoch(Tiny(), lr=math.inf, count=8)
+    assert str(trouble).startswith("after step 1, on held-out images: the loss is nan")
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_collapsed_embeddings_are_reported(constant: int) -> None:
+    class Collapsed(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * super().forward(x) + constant
+
+    trouble = str(trouble_of_an_epoch(Collapsed(), lr=1e-3))
+    assert trouble.startswith("step 4: all embeddings are the same; a smaller lr")
+    # 12-bit images in 16 bits, read by their upper byte.
+    faint = str(trouble_of_an_epoch(Collapsed(), lr=1e-3, brightest=15))
+    assert faint.startswith("step 4: all embeddings are the same; and the images are faint: their pixels deviate by ")
