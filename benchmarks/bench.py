@@ -20,6 +20,7 @@ from tqdm import tqdm
 from benchmarks import measures
 from benchmarks.arithmetic import simclr_step_flop
 from benchmarks.measures import BATCHES, DEVICE, PARAMS, PARTS, SIDES, STEPS, Figures
+from benchmarks.textbook import WORKERS
 from benchmarks.verify import processor
 from stages.pretrain import set_up
 
@@ -65,8 +66,8 @@ def main() -> None:
 
 def rows() -> Iterator[tuple[str, ...]]:
     """A line of the table each: its label, what it shows, and what that is compared with."""
-    yield "pretraining, views/s: textbook, 2 workers", "textbook"
-    yield "- lightly's components, 2 workers", "lightly", "textbook"
+    yield f"pretraining, views/s: textbook, {WORKERS} workers", "textbook"
+    yield f"- lightly's components, {WORKERS} workers", "lightly", "textbook"
     yield "- **ours**", "ours", "textbook", "lightly", "bound"
     yield "- ours with kornia's augmentation", "kornia", "ours"
     yield "our step, ms", "step"

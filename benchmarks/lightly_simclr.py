@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.textbook import DEVICE
-
-WORKERS = 2
+from benchmarks.textbook import DEVICE, WORKERS
 
 
 class TwoViews(Dataset[list[Tensor]]):

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from kornia import augmentation as kornia
 from threadpoolctl import threadpool_limits
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.optim import SGD, AdamW
 from tqdm import tqdm
 
@@ -20,15 +19,16 @@ from benchmarks import lightly_simclr, memory, textbook
 from stages.download import starting_weights
 from stages.features.extraction import extract
 from stages.files.params import load_params
-from stages.files.tensors import Rows, write_tensors
+from stages.files.tensors import write_tensors
 from stages.images.sample import generate_sample
-from stages.pretrain import View, random_stream, train_epoch
 from stages.probing.logreg import validation_losses
 from stages.probing.probe import Split
 from stages.simclr.augmentation import augment
 from stages.simclr.encoder import Encoder
+from stages.simclr.graph import WARM_UP_STEPS, graphed_on_gpu
 from stages.simclr.model import SimCLR
 from stages.simclr.parallel import synchronise_batch_norm
+from stages.simclr.training import TrainingStep, View, train_epoch
 
 PARTS = ("augmentation", "forward", "backward", "optimizer")
 DEVICE = textbook.DEVICE
@@ -53,18 +53,25 @@ def sample() -> tuple[Tensor, Tensor, np.ndarray]:
 def textbook_speed() -> Figures:
     model = textbook.network()
     optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
-    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, sample()[0], 256), 256)}
+    return {"textbook": views_per_second(textbook.training_steps(model, optimizer, loader_images(), 256), 256)}
 
 
 def lightly_speed() -> Figures:
     model = lightly_simclr.SimCLR().to(DEVICE)
     optimizer = SGD(model.parameters(), lr=0.06)
-    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, sample()[0], 256), 256)}
+    return {"lightly": views_per_second(lightly_simclr.training_steps(model, optimizer, loader_images(), 256), 256)}
 
 
-def views_per_second(steps: Iterator[None], batch_size: int, measured: int = 2) -> float:
-    """Of the steps after the first, in which the workers of a loader start and fill their queue."""
-    next(steps)
+def loader_images() -> Tensor:
+    """Enough for a GPU to take more batches than the workers of a loader have queued."""
+    return memory.noise(256 * 5 * textbook.QUEUED) if DEVICE.type == "cuda" else sample()[0]
+
+
+def views_per_second(steps: Iterator[None], batch_size: int) -> float:
+    """After the first step, in which the loader's workers start; on a GPU, after the batches that they have queued."""
+    skipped, measured = (textbook.QUEUED, 3 * textbook.QUEUED) if DEVICE.type == "cuda" else (1, 2)
+    for _ in range(skipped):
+        next(steps)
     start = now()
     for _ in range(measured):
         next(steps)
@@ -78,36 +85,40 @@ def now() -> float:
     return time.perf_counter()
 
 
-def train(
-    steps: int,
-    batch_size: int = 256,
-    images: Tensor | Rows | None = None,
-    view: View = OURS,
-    watch: Callable[..., None] | None = None,
-) -> tuple[float, float]:
-    """Our `train_epoch` for so many steps after one to warm up, on the sample unless told: (views/s, seconds)."""
-    images = sample()[0] if images is None else images
-    torch.manual_seed(PARAMS.seed)
-    model = SimCLR(PARAMS.stem, PARAMS.projection_dim).to(DEVICE)
-    synchronise_batch_norm(model)
-    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
-    stream = random_stream(PARAMS.seed, 1, DEVICE)
-    batches = torch.randint(len(images), (1 + steps, batch_size), generator=stream, device=DEVICE).unbind()
+class Training:
+    """Our training, warmed up; on the sample unless told. graphed: whether a GPU runs the step as a graph."""
 
-    def epoch(batches: tuple[Tensor, ...]) -> float:
-        start = now()
-        train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
-        return now() - start
+    def __init__(
+        self,
+        batch_size: int = 256,
+        images: Tensor | None = None,
+        view: View = OURS,
+        stem: str = PARAMS.stem,
+        graphed: bool = True,
+    ) -> None:
+        self.batch_size = batch_size
+        self.images = (sample()[0] if images is None else images).to(DEVICE)
+        torch.manual_seed(PARAMS.seed)
+        self.model = SimCLR(stem, PARAMS.projection_dim).to(DEVICE)
+        synchronise_batch_norm(self.model)
+        self.optimizer = AdamW(self.model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
+        self.rng = Generator(DEVICE).manual_seed(PARAMS.seed)
+        step = TrainingStep(self.model, self.optimizer, view, PARAMS.temperature, self.rng)
+        self.step = graphed_on_gpu(step) if graphed else step
+        self.seconds(WARM_UP_STEPS + 2 if DEVICE.type == "cuda" else 1)
 
-    epoch(batches[:1])
-    if watch:
-        watch(model, optimizer)
-    seconds = epoch(batches[1:])
-    return 2 * batch_size * steps / seconds, seconds
+    def seconds(self, steps: int) -> float:
+        """That so many steps of `train_epoch` take."""
+        size = (steps, self.batch_size)
+        batches = torch.randint(len(self.images), size, generator=self.rng, device=DEVICE).unbind()
+        return seconds_of(lambda: train_epoch(self.step, self.images, batches, tqdm(disable=True)))
+
+    def views_per_second(self, steps: int) -> float:
+        return 2 * self.batch_size * steps / self.seconds(steps)
 
 
 def step(steps: int = 8) -> Figures:
-    """Our training, and the milliseconds of a step's parts, by hooks in `train_epoch` as it is."""
+    """Our training, and the milliseconds of a step's parts, by hooks; on a GPU these are not of the graph."""
     parts = dict.fromkeys(PARTS, 0.0)
     last = 0.0
 
@@ -119,25 +130,26 @@ def step(steps: int = 8) -> Figures:
             parts[name] += 1e3 * (moment - last) / steps
         last = moment
 
-    def view(given: Tensor, stream: Generator) -> Tensor:
+    def view(given: Tensor, rng: Generator) -> Tensor:
         lap(None)
-        views = OURS(given, stream)
+        views = OURS(given, rng)
         lap("augmentation")
         return views
 
-    def watch(model: nn.Module, optimizer: AdamW) -> None:
-        parts.update(dict.fromkeys(parts, 0.0))  # without the step that warmed up
-        model.register_forward_hook(partial(lap, "forward"))
-        optimizer.register_step_pre_hook(partial(lap, "backward"))  # with the loss
-        optimizer.register_step_post_hook(partial(lap, "optimizer"))
-
-    train(steps, view=view, watch=watch)
-    speed, _ = train(steps)  # on a GPU, the laps make it wait
+    training = Training(view=view, graphed=False)
+    parts.update(dict.fromkeys(parts, 0.0))  # without the steps that warmed up
+    training.model.register_forward_hook(partial(lap, "forward"))
+    training.optimizer.register_step_pre_hook(partial(lap, "backward"))  # with the loss
+    training.optimizer.register_step_post_hook(partial(lap, "optimizer"))
+    training.seconds(steps)
+    speed = Training().views_per_second(steps)
     return {"ours": speed, "step": 1e3 * 2 * 256 / speed} | parts
 
 
 def kornia_speed() -> Figures:
-    """Our training with the same views made by kornia."""
+    """Our training with the same views made by kornia, which draws on the host, so that a GPU can't graph the step."""
+    from kornia import augmentation as kornia  # nothing else needs it
+
     s = PARAMS.augment
     sequence = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((32, 32), scale=(s.min_area, 1.0)),
@@ -150,19 +162,19 @@ def kornia_speed() -> Figures:
     def view(images: Tensor, _: Generator) -> Tensor:
         return 255 * sequence(images.permute(0, 3, 1, 2).float() / 255)
 
-    return {"kornia": train(8, view=view)[0]}
+    return {"kornia": Training(view=view, graphed=False).views_per_second(8)}
 
 
 def batch_sizes() -> Figures:
-    return {f"batch {size}": train(2048 // size, size)[0] for size in BATCHES}
+    return {f"batch {size}": Training(size).views_per_second(2048 // size) for size in BATCHES}
 
 
 def image_counts() -> Figures:
-    return {f"{steps} steps": train(steps)[1] for steps in STEPS}
+    return {f"{steps} steps": Training().seconds(steps) for steps in STEPS}
 
 
 def image_sizes() -> Figures:
-    return {f"side {side}": train(4, 32, memory.noise(256, side))[0] for side in SIDES}
+    return {f"side {side}": Training(32, memory.noise(256, side)).views_per_second(4) for side in SIDES}
 
 
 def extraction() -> Figures:

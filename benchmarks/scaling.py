@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.bench import ROUNDS, rounded
-from benchmarks.measures import PARAMS, train
+from benchmarks.measures import PARAMS, Training
 from stages.pretrain import set_up
 from stages.simclr.parallel import processes, rank
 
@@ -46,7 +46,7 @@ def measure(batch_size: int) -> None:
     torch.set_num_threads(1)
     set_up()
     with processes():
-        speed, _ = train(STEPS, batch_size)
+        speed = Training(batch_size).views_per_second(STEPS)
         if rank() == 0:
             print(speed)
 

@@ -4,6 +4,7 @@ Pillow transforms of single images in a DataLoader, stock modules, broadcast cos
 speed of `stages/pretrain.py` is measured against, and is deliberately left as plain as it is found.
 """
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +16,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-WORKERS = 2
+WORKERS = len(os.sched_getaffinity(0))
+QUEUED = 2 * WORKERS  # batches that a DataLoader reads ahead
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRANSFORM = transforms.Compose(
     [

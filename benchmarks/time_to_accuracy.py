@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.models import resnet18
@@ -28,20 +28,21 @@ from benchmarks.verify import processor
 from stages.features.extraction import extract
 from stages.files.params import load_params
 from stages.files.tensors import open_tensors, read_tensors
-from stages.pretrain import random_stream, set_up, train_epoch
+from stages.pretrain import set_up
 from stages.probing.logreg import choose_and_fit
 from stages.probing.neighbours import fit_neighbours
 from stages.probing.probe import Split
 from stages.probing.scores import interval, scores
 from stages.simclr.augmentation import augment
 from stages.simclr.encoder import Encoder
+from stages.simclr.graph import graphed_on_gpu
 from stages.simclr.model import SimCLR
+from stages.simclr.training import TrainingStep, epoch_seed, train_epoch
 
 DEVICE = textbook.DEVICE
 PARAMS = load_params()
 
 State = dict[str, Tensor]  # of an encoder, under torchvision's names
-Epoch = Callable[[int, Optimizer], object]
 
 
 def main() -> None:
@@ -66,12 +67,15 @@ def main() -> None:
         print(f"| {name} | {(time.perf_counter() - began) / 60:.1f} |", probed(state, labelled), flush=True)
 
 
-def trained(model: nn.Module, epochs: int, epoch: Epoch, fused: bool | None = None) -> None:
-    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=fused)
+def train(optimizer: Optimizer, epochs: int, epoch: Callable[[int], object]) -> None:
     schedule = CosineAnnealingLR(optimizer, T_max=epochs, eta_min=PARAMS.lr / 50)
     for number in tqdm(range(1, epochs + 1), unit=" epochs"):
-        epoch(number, optimizer)
+        epoch(number)
         schedule.step()
+
+
+def adamw(model: nn.Module) -> AdamW:
+    return AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
 
 
 def all_of(steps: Iterator[None]) -> None:
@@ -84,7 +88,8 @@ def the_textbooks(images: Tensor, start: State, epochs: int) -> State:
     model.load_state_dict(
         {name: start[name] for name in model.state_dict() if name in start and "fc" not in name}, strict=False
     )
-    trained(model, epochs, lambda _, opt: all_of(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
+    opt = adamw(model)
+    train(opt, epochs, lambda _: all_of(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
     return model.state_dict()
 
 
@@ -95,7 +100,8 @@ def lightlys(images: Tensor, start: State, epochs: int) -> State:
     backbone = dict(zip(model.backbone.state_dict(), torchvisions, strict=True))
     model.backbone.load_state_dict({theirs: start[name] for theirs, name in backbone.items()})
     model.to(DEVICE)
-    trained(model, epochs, lambda _, opt: all_of(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
+    opt = adamw(model)
+    train(opt, epochs, lambda _: all_of(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
     return {name: model.backbone.state_dict()[theirs] for theirs, name in backbone.items()}
 
 
@@ -106,13 +112,18 @@ def ours(images: Tensor, start: State, epochs: int) -> State:
     model.to(DEVICE)
     view = partial(augment, **PARAMS.augment.model_dump())
 
-    def epoch(number: int, optimizer: Optimizer) -> None:
-        stream = random_stream(PARAMS.seed, number, DEVICE)
-        order = torch.randperm(len(images), generator=stream, device=DEVICE)
-        batches = order[: len(order) // PARAMS.batch_size * PARAMS.batch_size].split(PARAMS.batch_size)
-        train_epoch(model, images, batches, view, stream, PARAMS.temperature, optimizer, tqdm(disable=True))
+    there = images.to(DEVICE)
+    rng = Generator(DEVICE)
+    optimizer = AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
+    step = graphed_on_gpu(TrainingStep(model, optimizer, view, PARAMS.temperature, rng))
 
-    trained(model, epochs, epoch, fused=True)
+    def epoch(number: int) -> None:
+        rng.manual_seed(epoch_seed(PARAMS.seed, number))
+        order = torch.randperm(len(there), generator=rng, device=DEVICE)
+        whole = len(order) // PARAMS.batch_size * PARAMS.batch_size
+        train_epoch(step, there, order[:whole].split(PARAMS.batch_size), tqdm(disable=True))
+
+    train(optimizer, epochs, epoch)
     return model.encoder.state_dict()
 
 
