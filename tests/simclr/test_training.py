@@ -131,7 +131,9 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device
 
 
 @needs_gpu
-@pytest.mark.parametrize(("stem", "batch_size"), [("imagenet", 256), ("imagenet", 4096), ("cifar", 256)])
+@pytest.mark.parametrize(
+    ("stem", "batch_size"), [("imagenet", 256), ("imagenet", 4096), ("cifar", 256), ("cifar", 4096)]
+)
 def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_anew(stem: str, batch_size: int) -> None:
     """Six steps in each of two epochs, of other learning rates and draws: weights, moments and metrics."""
     torch.use_deterministic_algorithms(True, warn_only=True)
