@@ -3,14 +3,6 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# The page of `dvc plots show` with Vega inside, from a package, so that it needs no internet. The setting is this clone's
-# alone (.dvc/config.local): where it is missing, DVC's own page loads Vega from the internet.
-define plots_page
-.venv/bin/python -c "import vl_convert; print('<!doctype html><meta charset=\"utf-8\"><title>DVC plots</title>{refresh_tag}<script>' \
-	+ vl_convert.javascript_bundle(vl_version='5.20') + '</script>{plot_divs}')" > .venv/plots.html
-.venv/bin/dvc config --quiet --local plots.html_template "$(CURDIR)/.venv/plots.html"
-endef
-
 .PHONY: repro test bench verify seeds chaos lock
 
 repro: .venv/installed
@@ -30,7 +22,6 @@ bench: .venv/installed
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --requirement requirements.lock
-	$(plots_page)
 	touch $@
 
 # Whether this machine gives the committed bytes, in a fresh clone: as long as `make repro`.
@@ -54,5 +45,4 @@ lock:
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[test]'
 	.venv/bin/pip freeze --exclude-editable | grep --extended-regexp --invert-match '^(cuda-|nvidia-|triton==)' > requirements.lock
-	$(plots_page)
 	touch .venv/installed

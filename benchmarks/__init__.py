@@ -1,3 +1,8 @@
-"""What the claims about speed, memory and seeds are measured with."""
+"""The arithmetic of `pretrain`, before a numeric library is imported."""
 
-import stages  # noqa: F401 (first: it sets up the arithmetic)
+from pathlib import Path
+
+from stages.runtime.arithmetic import fix_arithmetic
+from stages.runtime.params import read_params
+
+fix_arithmetic("pretrain", read_params(Path(__file__).parent.parent / "params.yaml"))

@@ -42,4 +42,5 @@ def simclr_step_flop(stem: str, projection_dim: int, batch_size: int) -> int:
     """Of a whole step on 32x32 images: encoder, projection head and the matrix of similarities."""
     views = 2 * batch_size
     similarities = 3 * 2 * views**2 * projection_dim
-    return needed_flop(SimCLR(stem, projection_dim), torch.zeros(2, 3, 32, 32)) * batch_size + similarities
+    model = SimCLR("resnet18", stem, projection_dim)
+    return needed_flop(model, torch.zeros(2, 3, 32, 32)) * batch_size + similarities

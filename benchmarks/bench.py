@@ -22,7 +22,7 @@ from benchmarks.arithmetic import simclr_step_flop
 from benchmarks.measures import BATCHES, DEVICE, PARAMS, PARTS, SIDES, STEPS, Figures
 from benchmarks.textbook import WORKERS
 from benchmarks.verify import processor
-from stages.pretrain import set_up
+from stages.runtime.arithmetic import prepare_torch
 
 ROUNDS = 3
 
@@ -39,7 +39,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, spawn) as stock,
-        ProcessPoolExecutor(1, spawn, initializer=set_up) as ours,
+        ProcessPoolExecutor(1, spawn, initializer=prepare_torch) as ours,
     ):
         for _ in tqdm(range(ROUNDS), unit=" rounds"):
             figures: Figures = {}

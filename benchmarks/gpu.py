@@ -25,11 +25,11 @@ from benchmarks.arithmetic import simclr_step_flop
 from benchmarks.measures import DEVICE, PARAMS
 from benchmarks.verify import processor
 from stages.features.extraction import extract, folded
-from stages.pretrain import set_up
+from stages.runtime.arithmetic import prepare_torch
 from stages.simclr.checkpoint import Checkpoint
 from stages.simclr.encoder import Encoder
-from stages.simclr.health import embedding_health
 from stages.simclr.model import SimCLR
+from stages.simclr.monitoring import embedding_health
 
 BATCHES = (256, 512, 1024, 4096)
 KINDS = {  # of kernels, by what their names contain
@@ -47,7 +47,7 @@ KINDS = {  # of kernels, by what their names contain
 def main() -> None:
     if DEVICE.type != "cuda":
         sys.exit("there is no GPU")
-    set_up()
+    prepare_torch()
     machine = f"{torch.cuda.get_device_name()}; {processor()}, {os.cpu_count()} cores"
     print(f"{machine}; torch {version('torch')}; {date.today()}\n")
     rate = 1e9 * median(lambda: measures.gemm()["gemm"])
@@ -106,7 +106,7 @@ def extraction(count: int = 50_000) -> None:
     """Images per second of `extract`, and of the same network in other precisions, with their errors."""
     torch.manual_seed(0)
     images = memory.noise(count)
-    encoder = Encoder("imagenet")
+    encoder = Encoder("resnet18", "imagenet")
     exact = folded(encoder).double()
     with torch.inference_mode():
         expected = exact(images[:256].permute(0, 3, 1, 2).double())
@@ -135,7 +135,7 @@ def extraction(count: int = 50_000) -> None:
 
 def beside_the_steps() -> None:
     """What an epoch waits for beside its steps."""
-    model = SimCLR("imagenet", 128).to(DEVICE)
+    model = SimCLR("resnet18", "imagenet", 128).to(DEVICE)
     optimizer = AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -16,23 +16,24 @@ from torch.optim import SGD, AdamW
 from tqdm import tqdm
 
 from benchmarks import lightly_simclr, memory, textbook
+from stages.check import Params
 from stages.download import starting_weights
 from stages.features.extraction import extract
-from stages.files.params import load_params
-from stages.files.tensors import write_tensors
 from stages.images.sample import generate_sample
+from stages.io.tensors import write_tensors
 from stages.probing.logreg import validation_losses
 from stages.probing.probe import Split
+from stages.runtime.params import read_params, validated
 from stages.simclr.augmentation import augment
+from stages.simclr.distributed import synchronise_batch_norm
 from stages.simclr.encoder import Encoder
 from stages.simclr.graph import WARM_UP_STEPS, graphed_on_gpu
 from stages.simclr.model import SimCLR
-from stages.simclr.parallel import synchronise_batch_norm
 from stages.simclr.training import TrainingStep, View, train_epoch
 
 PARTS = ("augmentation", "forward", "backward", "optimizer")
 DEVICE = textbook.DEVICE
-PARAMS = load_params(memory.ROOT / "params.yaml")
+PARAMS = validated(Params, read_params(memory.ROOT / "params.yaml"))
 OURS = partial(augment, **PARAMS.augment.model_dump())
 
 BATCHES = (128, 256, 512)
@@ -99,7 +100,7 @@ class Training:
         self.batch_size = batch_size
         self.images = (sample()[0] if images is None else images).to(DEVICE)
         torch.manual_seed(PARAMS.seed)
-        self.model = SimCLR(stem, PARAMS.projection_dim).to(DEVICE)
+        self.model = SimCLR(PARAMS.backbone, stem, PARAMS.projection_dim).to(DEVICE)
         synchronise_batch_norm(self.model)
         self.optimizer = AdamW(self.model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay, fused=True)
         self.rng = Generator(DEVICE).manual_seed(PARAMS.seed)
@@ -180,7 +181,7 @@ def image_sizes() -> Figures:
 def extraction() -> Figures:
     """Images per second of our extraction and of torchvision's network in the same batches."""
     _, images, _ = sample()
-    encoder, stock = Encoder(PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
+    encoder, stock = Encoder(PARAMS.backbone, PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
 
     @torch.inference_mode()
     def stock_extract() -> None:
@@ -213,7 +214,7 @@ def grid_search() -> Figures:
 def untrained_features() -> Split:
     torch.manual_seed(PARAMS.seed)
     _, images, classes = sample()
-    return Split(extract(Encoder(PARAMS.stem), images, DEVICE).all().numpy(), classes)
+    return Split(extract(Encoder(PARAMS.backbone, PARAMS.stem), images, DEVICE).all().numpy(), classes)
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:
@@ -237,11 +238,13 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def whole_stage(images: int = 50_000) -> tuple[float, float]:
-    """One epoch of `python -m stages.pretrain` in a process of its own: minutes, and peak memory in GB."""
+    """One epoch of `python -m stages pretrain` in a process of its own: minutes, and peak memory in GB."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         memory.set_up(folder, {"epochs": 1})
         write_tensors(folder / "data/unlabelled.safetensors", {"images": memory.noise(images)})
-        write_tensors(folder / "data/resnet18.safetensors", starting_weights(None, PARAMS.seed))
+        write_tensors(
+            folder / "data/starting_weights.safetensors", starting_weights(PARAMS.backbone, None, PARAMS.seed)
+        )
         seconds, gigabytes = memory.run_stage("pretrain", folder)
         return seconds / 60, gigabytes

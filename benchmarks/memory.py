@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.files.tensors import write_tensors
+from stages.io.tensors import write_tensors
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 100
@@ -46,7 +46,7 @@ def of_all_stages(times: int) -> dict[str, float]:
         for part, count in (("train", TRAIN), ("test", TEST)):
             for label in range(CLASSES):
                 link_images(folder / "images" / part / f"{label:02}", times * count)
-        peaks = {stage: run_stage(stage, folder)[1] for stage in ("check-images", "download")}
+        peaks = {stage: run_stage(stage, folder)[1] for stage in ("check", "download")}
         write_noise(folder / "data", times)  # equal images would collapse
         later = ("pretrain", "extract-features", "fit-logreg", "report")
         return peaks | {stage: run_stage(stage, folder)[1] for stage in later}
@@ -89,11 +89,12 @@ def run_stage(stage: str, folder: Path, limit: int = 0) -> tuple[float, float]:
     """
     # The stage says itself what its peak was: the kernel's account of a child begins with its parent's memory.
     script = f"""
-import contextlib, runpy, signal
+import contextlib, runpy, signal, sys
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 signal.alarm({limit})
 with contextlib.suppress({"SystemExit" if limit else ""}):
-    runpy.run_module("stages.{stage.replace("-", "_")}", run_name="__main__")
+    sys.argv = ["stages", "{stage}"]
+    runpy.run_module("stages", run_name="__main__", alter_sys=True)
 print(open("/proc/self/status").read())
 """
     start = time.perf_counter()

@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from benchmarks.bench import ROUNDS, rounded
 from benchmarks.measures import PARAMS, Training
-from stages.pretrain import set_up
-from stages.simclr.parallel import processes, rank
+from stages.runtime.arithmetic import prepare_torch
+from stages.simclr.distributed import processes, rank
 
 PROCESSES = (1,) if torch.cuda.device_count() == 1 else (1, 2)
 STEPS = 6
@@ -44,7 +44,7 @@ def views_per_second(count: int, batch_size: int) -> float:
 def measure(batch_size: int) -> None:
     """What each process does; the first prints the views per second of all."""
     torch.set_num_threads(1)
-    set_up()
+    prepare_torch()
     with processes():
         speed = Training(batch_size).views_per_second(STEPS)
         if rank() == 0:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.files.params import load_params
+from stages.check import Params
+from stages.runtime.params import read_params, validated
 
 USAGE = "usage: dvc exp show --csv | python -m benchmarks.seeds"
 
@@ -22,7 +23,7 @@ def main() -> None:
         sys.exit(USAGE)
     files = [json.loads(path.read_text()) for path in sorted(Path("metrics").glob("*.json"))]
     metrics = [name for file in files for name in pd.json_normalize(file).columns]
-    params = pd.json_normalize(load_params().model_dump()).columns.tolist()
+    params = pd.json_normalize(validated(Params, read_params()).model_dump()).columns.tolist()
     try:
         shown = pd.read_csv(sys.stdin)
     except ValueError as error:

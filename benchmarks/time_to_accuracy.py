@@ -25,14 +25,15 @@ from tqdm import tqdm
 
 from benchmarks import lightly_simclr, textbook
 from benchmarks.verify import processor
+from stages.check import Params
 from stages.features.extraction import extract
-from stages.files.params import load_params
-from stages.files.tensors import open_tensors, read_tensors
-from stages.pretrain import set_up
+from stages.io.tensors import open_tensors, read_tensors
 from stages.probing.logreg import choose_and_fit
 from stages.probing.neighbours import fit_neighbours
 from stages.probing.probe import Split
 from stages.probing.scores import interval, scores
+from stages.runtime.arithmetic import prepare_torch
+from stages.runtime.params import read_params, validated
 from stages.simclr.augmentation import augment
 from stages.simclr.encoder import Encoder
 from stages.simclr.graph import graphed_on_gpu
@@ -40,7 +41,7 @@ from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep, epoch_seed, train_epoch
 
 DEVICE = textbook.DEVICE
-PARAMS = load_params()
+PARAMS = validated(Params, read_params())
 
 State = dict[str, Tensor]  # of an encoder, under torchvision's names
 
@@ -54,7 +55,7 @@ def main() -> None:
         sys.exit(f"params.yaml: stem = {PARAMS.stem}: the others have torchvision's; only with stem = imagenet")
     images = open_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count]
     labelled = read_tensors(Path("data/labelled.safetensors"))[0]
-    start = read_tensors(Path("data/resnet18.safetensors"))[0]
+    start = read_tensors(Path("data/starting_weights.safetensors"))[0]
     print(f"{processor()}; {len(images)} images, {epochs} epochs; {date.today()}\n")
     print(f"| | minutes of training | logistic regression, first {PARAMS.first_classes} | nearest neighbours, all |")
     print("|---|---:|---:|---:|")
@@ -106,8 +107,8 @@ def lightlys(images: Tensor, start: State, epochs: int) -> State:
 
 
 def ours(images: Tensor, start: State, epochs: int) -> State:
-    set_up()
-    model = SimCLR(PARAMS.stem, PARAMS.projection_dim)
+    prepare_torch()
+    model = SimCLR(PARAMS.backbone, PARAMS.stem, PARAMS.projection_dim)
     model.encoder.load_torchvision(start)
     model.to(DEVICE)
     view = partial(augment, **PARAMS.augment.model_dump())
@@ -132,7 +133,7 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
 
     Each with its 95 % interval.
     """
-    encoder = Encoder(PARAMS.stem)
+    encoder = Encoder(PARAMS.backbone, PARAMS.stem)
     encoder.load_torchvision({name: tensor.cpu() for name, tensor in state.items()})
     train, test = (
         Split(extract(encoder, labelled[f"{part}_images"], DEVICE).all().numpy(), labelled[f"{part}_fine"].numpy())

@@ -1,29 +1,46 @@
-"""Stage `check`: all parameters, against each other, before any other stage runs.
+"""Stage `check`: all parameters, against each other and the number of images, before any other stage runs.
 
 DVC deletes the outputs of a stage before it runs it. This stage runs first, reruns whenever params.yaml changes, and
-its only output is a file that is always the same. So a mistake ends the run here, while the outputs of the other stages
-are still there, and a change that is none makes no other stage run.
+its only output is always the same, so that a mistake ends a run while the outputs of the other stages are still there.
 
-Reads   params.yaml
+Reads   params.yaml; of a folder of images, which files it holds
 Writes  data/checked.txt
 """
 
 import os
 from pathlib import Path
 
-from stages.files.inputs import inputs_must_not_change
-from stages.files.messages import shortened
-from stages.files.params import Params, load_params, refuse
-from stages.files.writing import write_bytes
+import psutil
+from pydantic import ConfigDict
+
+from stages.features.params import ExtractParams
+from stages.images.params import DownloadParams
+from stages.images.sizes import Sizes, count_images
+from stages.io.writing import write_bytes
+from stages.probing.params import FitParams
+from stages.runtime.errors import shortened
+from stages.runtime.params import refused
+from stages.simclr.params import LaunchParams, PretrainParams
 
 
-def main() -> None:
-    if problems := mistakes(load_params()):
-        refuse(problems)
-    write_bytes(Path("data/checked.txt"), b"The parameters fit each other.\n")
+class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, FitParams):
+    """All of params.yaml; what no stage declares is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
-def mistakes(params: Params) -> list[str]:
+def main(params: Params) -> None:
+    if mistakes := contradictions(params):
+        raise refused(mistakes)
+    sizes = count_images(params.data, Path(params.folder))
+    if sizes.left_out:
+        print(f"{params.folder}: {sizes.left_out}")
+    if mistakes := too_few_images(params, sizes):
+        raise refused(mistakes)
+    write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
+
+
+def contradictions(params: Params) -> list[str]:
     """What would end a later stage, a line each."""
     found = []
     if not os.path.isdir(params.folder):
@@ -34,9 +51,32 @@ def mistakes(params: Params) -> list[str]:
         found.append(f"pixel_range = {params.pixel_range}: the first number, which is black, must be the smaller one")
     if params.batch_size % params.processes:
         found.append(f"batch_size = {params.batch_size}: does not divide by the {params.processes} processes of launch")
+    needed = memory_needed(params)
+    if needed > psutil.virtual_memory().total:
+        found.append(
+            f"batch_size = {params.batch_size}, projection_dim = {params.projection_dim}: need {needed / 1e9:.0f} GB "
+            "for the similarities of a batch and the projection head, more than this machine has; take smaller ones"
+        )
     return found
 
 
-if __name__ == "__main__":
-    with inputs_must_not_change("check"):
-        main()
+def memory_needed(params: Params) -> int:
+    """Bytes for the projection head and the similarities of one batch; what a large value of one of them multiplies."""
+    features = 2048 if params.backbone == "resnet50" else 512
+    head = 4 * params.projection_dim * (features + params.projection_dim)
+    # Numbers of four bytes: of the head its weights, gradients and both moments, of the similarities six copies.
+    return 16 * head + 24 * (2 * params.batch_size) ** 2
+
+
+def too_few_images(params: Params, sizes: Sizes) -> list[str]:
+    """The same for what the images are too few for."""
+    found = []
+    classes = len(sizes.train)
+    if params.first_classes > classes:
+        found.append(f"first_classes = {params.first_classes}: the data have {classes} classes")
+    if 2 * params.batch_size > sizes.unlabelled:
+        found.append(
+            f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
+            "(one to train on, one held out); take a smaller batch or add images"
+        )
+    return found

@@ -13,43 +13,46 @@ from typing import Any
 import onnx
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
-from stages.files.contract import contract
-from stages.files.inputs import inputs_must_not_change
-from stages.files.params import load_params
-from stages.files.tensors import read_tensors
-from stages.files.writing import write_bytes
+from stages.io.metadata import FORMAT
+from stages.io.tensors import read_tensors
+from stages.io.writing import write_bytes
+from stages.runtime.params import PixelRange, StageParams
+from stages.simclr.encoder import Encoder
 
 OPSET = 18  # the first whose Resize can be antialiased
 
 
-def main(made_of: dict[str, str]) -> None:
-    params = load_params()
+class Params(StageParams):
+    pixel_range: PixelRange
+
+
+def main(params: Params) -> None:
     state, encoder = read_tensors(Path("models/simclr.safetensors"))
     parameters, classifier = read_tensors(Path("models/classifier.safetensors"))
-    stem, side = encoder["stem"], encoder["image_size"]
-    model = PictureModel(resnet18(state, stem), parameters["weight"], parameters["bias"], side).eval()
-    notes = contract(
-        "ResNet-18 and logistic regression",
-        made_of,
-        stem=stem,
-        input="images (N, H, W, 3): RGB of 8 bits; cut to the square in the middle and scaled to image_size inside",
-        image_size=side,
-        pixel_range=params.pixel_range,
-        classes=classifier["classes"],
-        encoder=encoder,
-        classifier=classifier,
-    )
-    write_bytes(Path("models/simclr.onnx"), as_onnx(model, notes))
+    network = Encoder(encoder["backbone"], encoder["stem"])
+    network.load_state_dict(state)
+    network.set_3x3_convolutions(nn.Conv2d)
+    side = encoder["image_size"]
+    metadata = {
+        "format": FORMAT,
+        "input": "images (N, H, W, 3): RGB of 8 bits; cut to the square in the middle and scaled to image_size inside",
+        "image_size": side,
+        "pixel_range": params.pixel_range,
+        "classes": classifier["classes"],
+        "encoder": encoder,
+        "classifier": classifier,
+    }
+    model = PictureModel(network, parameters["weight"], parameters["bias"], side).eval()
+    write_bytes(Path("models/simclr.onnx"), as_onnx(model, metadata))
 
 
 class PictureModel(nn.Module):
     """The whole way from a picture to its probabilities."""
 
     def __init__(self, encoder: nn.Module, weight: Tensor, bias: Tensor, side: int) -> None:
-        """encoder: (N, 3, S, S) pixels in [0, 1] -> (N, D); weight: (K, D); bias: (K,)."""
+        """encoder: (N, 3, S, S) pixels 0..255 -> (N, D); weight: (K, D); bias: (K,)."""
         super().__init__()
         self.encoder, self.side = encoder, side
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
@@ -63,22 +66,12 @@ class PictureModel(nn.Module):
         torch._check(square.shape[2] > 0)  # the exporter can't know
         torch._check(square.shape[3] > 0)
         scaled = F.interpolate(square.float(), (self.side, self.side), mode="bicubic", antialias=True)
-        features = self.encoder(scaled.round().clamp(0, 255) / 255)
+        features = self.encoder(scaled.round().clamp(0, 255))
         return features, F.linear(features, self.weight, self.bias).softmax(1)
 
 
-def resnet18(state: dict[str, Tensor], stem: str) -> nn.Module:
-    """torchvision's own network with the encoder's weights: (N, 3, S, S) pixels in [0, 1] -> (N, D)."""
-    model = torchvision.models.resnet18()
-    model.fc = nn.Identity()
-    if stem == "cifar":
-        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def as_onnx(model: PictureModel, notes: dict[str, Any]) -> bytes:
-    """The same bytes for the same weights and notes."""
+def as_onnx(model: PictureModel, metadata: dict[str, Any]) -> bytes:
+    """The same bytes for the same weights and metadata."""
     size = {0: torch.export.Dim("N"), 1: torch.export.Dim("H"), 2: torch.export.Dim("W")}
     program = torch.onnx.export(
         model,
@@ -96,11 +89,6 @@ def as_onnx(model: PictureModel, notes: dict[str, Any]) -> bytes:
     file.ClearField("producer_version")
     for part in (file, file.graph, *file.graph.node, *file.graph.value_info, *file.graph.initializer):
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(file, {"notes": json.dumps(notes, sort_keys=True)})
+    onnx.helper.set_model_props(file, {"notes": json.dumps(metadata, sort_keys=True)})
     onnx.checker.check_model(file)
     return file.SerializeToString(deterministic=True)
-
-
-if __name__ == "__main__":
-    with inputs_must_not_change("export") as made_of:
-        main(made_of)

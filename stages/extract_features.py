@@ -5,19 +5,19 @@ The controls: the pixels themselves, an untrained encoder, and the one that SimC
 weights.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
-Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, 512) float32, the fine and
+Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, D) float32, the fine and
                                     coarse labels, which test images were seen before, and as notes the names of
                                     the encoders and of the classes
         plots/data/maps.csv         test images on a map, a row per encoder (before and after SimCLR) and image
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,16 +25,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from stages import check_arithmetic
 from stages.features.extraction import extract
 from stages.features.maps import tsne
+from stages.features.params import ExtractParams as Params
 from stages.features.pixels import pixel_components
-from stages.files.inputs import inputs_must_not_change
-from stages.files.params import Params, load_params
-from stages.files.tensors import Rows, Stream, open_tensors, read_tensors, write_tensors
-from stages.files.writing import require_room, write_table
-from stages.simclr.encoder import FEATURES, Encoder
-from stages.simclr.parallel import processes, rank
+from stages.io.tensors import Rows, Stream, open_tensors, read_tensors, write_tensors
+from stages.io.writing import require_room, write_table
+from stages.runtime.errors import UserError
+from stages.simclr.distributed import processes, rank
+from stages.simclr.encoder import Encoder
 
 SPLITS = ("train", "test")
 FEATURES_FILE = Path("data/features.safetensors")
@@ -42,9 +41,7 @@ LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse", "test_seen")
 MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds for them
 
 
-def main() -> None:
-    params = load_params()
-    check_arithmetic(params.threads, params.same_bytes)
+def main(params: Params) -> None:
     torch.backends.cudnn.allow_tf32 = False  # on a GPU: float32 to all its digits, as on the CPU
     with processes() as device:
         extract_features(params, device)
@@ -54,15 +51,15 @@ def extract_features(params: Params, device: torch.device) -> None:
     labelled, names = open_tensors(Path("data/labelled.safetensors"))
     train, test = (labelled[f"{split}_images"] for split in SPLITS)
 
-    initial = load_encoder(Path("models/initial.safetensors"), params.stem)
+    initial, metadata = load_encoder(Path("models/initial.safetensors"))
     encoders = {"untrained": initial}
     if params.weights == "imagenet":
         torch.manual_seed(params.seed)
-        encoders = {"untrained": Encoder(params.stem), "imagenet": initial}
-    encoders["simclr"] = load_encoder(Path("models/simclr.safetensors"), params.stem)
+        encoders = {"untrained": Encoder(metadata["backbone"], metadata["stem"]), "imagenet": initial}
+    encoders["simclr"], _ = load_encoder(Path("models/simclr.safetensors"))
 
     # Once more in DVC's cache.
-    require_room(Path("data"), 2 * 4 * FEATURES * (len(train) + len(test)) * (1 + len(encoders)))
+    require_room(Path("data"), 2 * 4 * initial.features * (len(train) + len(test)) * (1 + len(encoders)))
     features = {
         name: tuple(extract(encoder, images, device) for images in (train, test)) for name, encoder in encoders.items()
     }
@@ -70,7 +67,7 @@ def extract_features(params: Params, device: torch.device) -> None:
         for stream in chain(*features.values()):
             deque(stream.chunks, maxlen=0)
         return
-    features["pixels"] = pixel_components(train, test, FEATURES)
+    features["pixels"] = pixel_components(train, test, initial.features)
     labels = {name: labelled[name].all() for name in LABELS}
     tensors: dict[str, Tensor | Stream] = {**labels}
     for name, both in features.items():
@@ -84,7 +81,7 @@ def extract_features(params: Params, device: torch.device) -> None:
 
 
 def checked(encoder: str, features: Stream) -> Stream:
-    """The same stream; exits where a feature is no number."""
+    """The same stream; raises UserError where a feature is not finite."""
 
     def chunks() -> Iterator[Tensor]:
         for chunk in features.chunks:
@@ -92,16 +89,18 @@ def checked(encoder: str, features: Stream) -> Stream:
                 advice = "pretrain again, with a smaller lr"
                 if encoder != "simclr":
                     advice = "`dvc repro -f download` makes it anew"
-                sys.exit(f"features of the encoder {encoder} are no numbers; {advice}")
+                raise UserError(f"features of the encoder {encoder} are not finite; {advice}")
             yield chunk
 
     return replace(features, chunks=chunks())
 
 
-def load_encoder(path: Path, stem: str) -> Encoder:
-    encoder = Encoder(stem)
-    encoder.load_state_dict(read_tensors(path)[0])
-    return encoder
+def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder and its metadata."""
+    state, metadata = read_tensors(path)
+    encoder = Encoder(metadata["backbone"], metadata["stem"])
+    encoder.load_state_dict(state)
+    return encoder, metadata
 
 
 def map_table(
@@ -125,8 +124,3 @@ def map_table(
             )
             for encoder, points in zip(features, maps, strict=True)
         )
-
-
-if __name__ == "__main__":
-    with inputs_must_not_change("extract-features"):
-        main()

@@ -17,7 +17,6 @@ Writes  metrics/probes.json               accuracies, and what SimCLR gains over
         models/classifier.safetensors     that logistic regression: scores are weight @ h + bias
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -28,16 +27,13 @@ import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
-from stages import check_arithmetic
-from stages.files.contract import contract
-from stages.files.inputs import inputs_must_not_change
-from stages.files.params import load_params
-from stages.files.progress import Progress
-from stages.files.tensors import open_tensors, write_tensors
-from stages.files.writing import write_metrics, write_table
+from stages.io.metadata import FORMAT
+from stages.io.tensors import open_tensors, write_tensors
+from stages.io.writing import write_metrics, write_table
 from stages.probing.linear import fit_linear
 from stages.probing.logreg import choice_work, choose_and_fit, fit_few_labels
 from stages.probing.neighbours import fit_neighbours
+from stages.probing.params import FitParams as Params
 from stages.probing.predictions import prediction_table
 from stages.probing.probe import Split, draw_labels
 from stages.probing.scores import rank_of_truth, scores
@@ -53,15 +49,15 @@ from stages.probing.tables import (
     score_table,
     warnings_of,
 )
+from stages.runtime.errors import UserError
+from stages.runtime.progress import progress_bar
 
 FEATURES = Path("data/features.safetensors")
 TABLES = Path("plots/data")
 Task = tuple[str, int]  # fine or coarse labels, and how many of the classes, from the first
 
 
-def main(made_of: dict[str, str]) -> None:
-    params = load_params()
-    check_arithmetic(params.threads, params.same_bytes)
+def main(params: Params) -> None:
     # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and no result depends
     # on how many there are.
     torch.set_num_threads(1)
@@ -71,7 +67,9 @@ def main(made_of: dict[str, str]) -> None:
     fine_names, coarse_names, encoders = names["fine_names"], names["coarse_names"], names["encoders"]
     for encoder in encoders:
         if (features[f"train_{encoder}"] == features[f"train_{encoder}"][0]).all():
-            sys.exit(f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?")
+            raise UserError(
+                f"{FEATURES}: features of {encoder} are the same for all training images; are the images, too?"
+            )
     tasks = tasks_of(fine_names, coarse_names, params.first_classes)
     first = "first" if "first" in tasks else "all"
     C, choice_images = params.logreg.C, params.logreg.choice_images
@@ -103,7 +101,7 @@ def main(made_of: dict[str, str]) -> None:
         right = rank_of_truth(z["test"], test.y) <= 1
         progress.update(train.work)
         cut_short = "" if fitted.converged else f", of a fit{stopped}"
-        progress.say(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images{cut_short}")
+        progress.write(f"{probe}, {classes}, {encoder}: {right.mean():.1%} of the test images{cut_short}")
         new = ~features["test_seen"][features[f"test_{tasks[classes][0]}"] < tasks[classes][1]]
         rows[-1] |= {"images_new": int(new.sum()), "accuracy_new": float(right[new].mean()) if new.any() else np.nan}
         return Result(fitted, rows, right)
@@ -113,7 +111,7 @@ def main(made_of: dict[str, str]) -> None:
         draws = [drawn_labels(encoder, per_class, number) for number in range(params.logreg.draws)]
         fitted = fit_few_labels(draws, **choosing, on_fit=progress.update)
         if cut_short := sum(not probe.converged for probe in fitted):
-            progress.say(f"{per_class} labels of each class, {encoder}: {cut_short} of {len(fitted)} fits{stopped}")
+            progress.write(f"{per_class} labels of each class, {encoder}: {cut_short} of {len(fitted)} fits{stopped}")
         return [scores(probe.logits(test.x), test.y)["accuracy"] for probe in fitted]
 
     def drawn_labels(encoder: str, per_class: int, number: int) -> Split:
@@ -136,7 +134,7 @@ def main(made_of: dict[str, str]) -> None:
     total = sum(work(*job) for job in fits) + sum(
         choice_work(drawn_labels(*job, number=0), C, params.seed) for job in few
     )
-    progress = Progress("probes", total)
+    progress = progress_bar("probes", total)
     largest, _ = splits("all", "simclr")
     threads = ThreadPoolExecutor(at_once(largest, params.threads))
     try:
@@ -164,8 +162,12 @@ def main(made_of: dict[str, str]) -> None:
     write_table(TABLES / "predictions.csv", predictions)
     write_table(Path("data/neighbours.csv"), neighbour_table(features, watched, fine_names, params.seed))
     classifier = {name: torch.from_numpy(array) for name, array in of_all.parameters.items()}
-    notes = contract("logistic regression: softmax(weight @ features + bias)", made_of, classes=fine_names)
-    write_tensors(Path("models/classifier.safetensors"), classifier, notes)
+    metadata = {
+        "format": FORMAT,
+        "architecture": "logistic regression: softmax(weight @ features + bias)",
+        "classes": fine_names,
+    }
+    write_tensors(Path("models/classifier.safetensors"), classifier, metadata)
 
 
 def at_once(largest: Split, threads: int) -> int:
@@ -181,8 +183,3 @@ def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int)
     tasks = {"first": ("fine", first_classes)} if first_classes < len(fine_names) else {}
     tasks["all"] = ("fine", len(fine_names))
     return tasks if coarse_names == fine_names else tasks | {"superclasses": ("coarse", len(coarse_names))}
-
-
-if __name__ == "__main__":
-    with inputs_must_not_change("fit-logreg") as made_of:
-        main(made_of)

@@ -1,6 +1,6 @@
 """Stage `pretrain`: SimCLR (Chen et al. 2020, algorithm 1) on the unlabelled images.
 
-Reads   data/unlabelled.safetensors, data/resnet18.safetensors (the weights to start from)
+Reads   data/unlabelled.safetensors, data/starting_weights.safetensors
 Writes  models/initial.safetensors   the encoder before SimCLR, without a head
         models/simclr.safetensors    the encoder after it, without a head
         data/views.safetensors       a few images and two views of each, for the report
@@ -10,8 +10,6 @@ Writes  models/initial.safetensors   the encoder before SimCLR, without a head
 Shapes: B images of a batch, V = 2B views, P numbers of a projection z.
 """
 
-import ctypes
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,73 +19,76 @@ from torch import Generator, Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from stages import check_arithmetic
-from stages.files.contract import contract
-from stages.files.inputs import fingerprints, inputs_must_not_change
-from stages.files.params import Params, load_params
-from stages.files.progress import Progress
-from stages.files.tensors import open_tensors, read_tensors, write_tensors
-from stages.files.writing import require_room, write_metrics, write_table
+from stages.io.metadata import FORMAT
+from stages.io.tensors import open_tensors, read_tensors, write_tensors
+from stages.io.writing import require_room, write_metrics, write_table
+from stages.runtime.arithmetic import prepare_torch
+from stages.runtime.errors import UserError
+from stages.runtime.inputs import fingerprints, inputs_must_not_change, read_pipeline
+from stages.runtime.progress import progress_bar
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, History, resumable
-from stages.simclr.encoder import FEATURES
+from stages.simclr.distributed import must_agree, processes, rank, synchronise_batch_norm, world_size
 from stages.simclr.graph import graphed_on_gpu
-from stages.simclr.health import what_is_wrong
 from stages.simclr.model import SimCLR
-from stages.simclr.parallel import must_agree, processes, rank, synchronise_batch_norm, world
+from stages.simclr.monitoring import what_is_wrong
+from stages.simclr.params import PretrainParams as Params
 from stages.simclr.training import TrainingStep, View, epoch_seed, evaluate, mean_of, split, to_gpu, train_epoch
 
 SHOWN_IMAGES = 8
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
-def main() -> None:
-    params = load_params()
-    check_arithmetic(params.threads, params.same_bytes)
-    set_up()
+def main(params: Params) -> None:
+    prepare_torch()
     with processes() as device:
-        made_of = fingerprints("pretrain")
-        inputs = made_of | {"torch": torch.__version__, "device": device.type}
+        stage = read_pipeline()["pretrain"]
+        inputs = fingerprints(stage) | {"torch": torch.__version__, "device": device.type}
         must_agree(inputs)
-        if params.batch_size % world():
-            sys.exit(f"params.yaml: batch_size = {params.batch_size}: does not divide by the {world()} processes")
-        run = inputs | {"processes": str(world())}
-        with resumable(run) as checkpoint, inputs_must_not_change("pretrain"):
-            pretrain(params, device, checkpoint, made_of)
+        if params.batch_size % world_size():
+            raise UserError(
+                f"params.yaml: batch_size = {params.batch_size}: does not divide by the {world_size()} processes"
+            )
+        run = inputs | {"processes": str(world_size())}
+        # Compared here, too, so that a run whose inputs changed keeps its checkpoint.
+        with resumable(run) as checkpoint, inputs_must_not_change("pretrain", stage):
+            pretrain(params, device, checkpoint)
 
 
-def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint, made_of: dict[str, str]) -> None:
+def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.seed)
     first = rank() == 0  # the process that writes
 
     def drawn_once() -> Generator:
         return Generator(device).manual_seed(epoch_seed(params.seed, 0))
 
-    stored = open_tensors(Path("data/unlabelled.safetensors"))[0]["images"]
+    tensors, origin = open_tensors(Path("data/unlabelled.safetensors"))
+    stored = tensors["images"]
     train, held_out = split(len(stored), params.batch_size, drawn_once())
     if not len(train):
-        sys.exit(
+        raise UserError(
             f"params.yaml: batch_size = {params.batch_size}: {len(stored)} unlabelled images do not fill two batches "
             "(one to train on, one held out); take a smaller batch or add images"
         )
     view = partial(augment, **params.augment.model_dump())
 
-    model = SimCLR(params.stem, params.projection_dim)
-    model.encoder.load_torchvision(read_tensors(Path("data/resnet18.safetensors"))[0])
-    notes = contract(
-        "ResNet-18 without its classifier, under torchvision's parameter names",
-        made_of,
-        stem=params.stem,
-        input="RGB in [0, 1]: the square in the middle of an image, scaled to image_size",
-        image_size=stored.shape[1],
-        features=FEATURES,
-    )
+    model = SimCLR(params.backbone, params.stem, params.projection_dim)
+    model.encoder.load_torchvision(read_tensors(Path("data/starting_weights.safetensors"))[0])
+    metadata = {
+        "format": FORMAT,
+        "architecture": f"torchvision's {params.backbone} without its classifier, under its parameter names",
+        "backbone": params.backbone,
+        "stem": params.stem,
+        "input": "RGB in [0, 1]: the square in the middle of an image, scaled to image_size",
+        "image_size": stored.shape[1],
+        "features": model.encoder.features,
+        **origin,
+    }
     # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
     size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
     if first:
         for place in (Path("models"), checkpoint.path):
             require_room(place, 10 * size)
-        write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict(), notes)
+        write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict(), metadata)
     model.to(device)
     synchronise_batch_norm(model)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
@@ -101,7 +102,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint, made_
     step = graphed_on_gpu(TrainingStep(model, optimizer, view, params.temperature, rng))
     images = to_gpu(stored, device)
     done, total = (epochs * len(train) for epochs in (len(history), params.epochs))
-    with Progress("pretraining", total, "images", done, silent=not first) as progress:
+    with progress_bar("pretraining", total, "images", done, silent=not first) as progress:
         for epoch in range(len(history) + 1, params.epochs + 1):
             rng.manual_seed(epoch_seed(params.seed, epoch))
             shuffled = train[torch.randperm(len(train), generator=rng, device=device)]
@@ -112,21 +113,22 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint, made_
             if trouble := what_is_wrong(steps, scored, images, held_out[: params.batch_size]):
                 checkpoint.wait()
                 kept = f"; the state after epoch {checkpoint.epochs} is kept" if checkpoint.epochs else ""
-                sys.exit(f"epoch {epoch}, {trouble}{kept}")
+                raise UserError(f"epoch {epoch}, {trouble}{kept}")
             fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
             history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})
             schedule.step()
             if first:
                 checkpoint.save(history, model=model, optimizer=optimizer, schedule=schedule)
                 publish(history)
-                progress.say(
+                progress.write(
                     f"epoch {epoch}/{params.epochs}: loss {fitted['loss']:.3f}, held-out {scored['loss']:.3f}; "
                     f"top-1 {fitted['top1']:.1%}, held-out {scored['top1']:.1%}"
                 )
 
     if not first:
         return
-    write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)
+    training = {"training": params.model_dump()}
+    write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), metadata | training)
     shown = images[train[:SHOWN_IMAGES]].to(device)
     write_tensors(Path("data/views.safetensors"), example_views(shown, view, drawn_once()))
     # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.
@@ -149,23 +151,8 @@ def publish(history: History) -> None:
     write_metrics(Path("metrics/pretrain.json"), {"epoch": last["epoch"], **losses, **heldout})
 
 
-def set_up() -> None:
-    """Deterministic algorithms, and memory that is not cleared again and again."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Part of that, but it only helps to find bugs: NaN in every new tensor before it is written, 8 % of the step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # glibc returns freed blocks to the kernel, which clears them when they are wanted again in the next step.
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def example_views(images: Tensor, view: View, rng: Generator) -> dict[str, Tensor]:
     """The images and two views of each, all (B, H, W, 3) uint8."""
     views = view(images.repeat(2, 1, 1, 1), rng).round().to(torch.uint8).permute(0, 2, 3, 1)
     first, second = views.chunk(2)
     return {"images": images, "first": first, "second": second}
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 Reads   plots/data/*.csv, data/{labelled,views}.safetensors, data/neighbours.csv, params.yaml, and of the other data and
         the models their hashes
-Writes  report.html, models/README.md (the model card), plots/{accuracy,views,neighbours,maps,mistakes}.png
+Writes  report.html, models/README.md (the model card), plots/{accuracy,curves,views,neighbours,maps,mistakes}.png
 """
 
 import base64
@@ -17,26 +17,24 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stages.files.inputs import inputs_must_not_change, md5
-from stages.files.params import FILE, load_params
-from stages.files.tensors import Rows, open_tensors, read_tensors
-from stages.files.writing import write_bytes
-from stages.page.card import model_card
-from stages.page.figures import (
+from stages.io.tensors import Rows, open_tensors, read_tensors
+from stages.io.writing import write_bytes
+from stages.reporting.card import model_card
+from stages.reporting.figures import (
     as_png,
     draw_accuracies,
     draw_accuracy_of_classes,
     draw_choice_of_c,
     draw_confusion,
+    draw_curves,
     draw_fits,
     draw_label_efficiency,
     draw_maps,
     draw_pretraining,
     draw_reliability,
 )
-from stages.page.names import legible
-from stages.page.pictures import draw_mistakes, draw_neighbours, draw_views
-from stages.page.summaries import (
+from stages.reporting.pictures import draw_mistakes, draw_neighbours, draw_views
+from stages.reporting.summaries import (
     ENCODERS,
     PROBES,
     accuracy_of_classes,
@@ -49,18 +47,25 @@ from stages.page.summaries import (
     results_of,
     surest_mistakes,
 )
+from stages.runtime.inputs import md5
+from stages.runtime.params import FILE, Data, Several, StageParams, Weights
 
-TEMPLATE = Path(__file__).with_name("page") / "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("reporting") / "report.html.jinja"
 TABLES = ("pretrain", "scores", "gains", "fits", "choice_of_C", "label_efficiency", "predictions", "maps")
-PLOTTED = ("accuracy", "views", "neighbours", "maps", "mistakes")  # also files of their own
+PLOTTED = ("accuracy", "curves", "views", "neighbours", "maps", "mistakes")  # also files of their own
 HASHED = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
 HASHED += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 SHOWN_PAIRS, SHOWN_MISTAKES = 10, 16
 
 
-def main() -> None:
-    params = load_params()
+class Params(StageParams):
+    data: Data
+    first_classes: Several
+    weights: Weights
+
+
+def main(params: Params) -> None:
     tables = {name: read_table(Path(f"plots/data/{name}.csv")) for name in TABLES}
     tables["neighbours"] = read_table(Path("data/neighbours.csv"))
     labelled, names = open_tensors(Path("data/labelled.safetensors"))
@@ -104,7 +109,6 @@ def draw(
     views: Mapping[str, Tensor],
     results: Mapping[str, Any],
 ) -> dict[str, Figure]:
-    tables = legible(tables)
     predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
     train, heldout = (pretrain[pretrain.split == split].set_index("epoch") for split in ("train", "heldout"))
     names = groups(predictions)
@@ -112,6 +116,7 @@ def draw(
     scores = tables["scores"]
     shown = (scores.probe == "logreg") & (scores.classes == "all") & (scores.encoder == "simclr")
     calibration_error = scores[shown & (scores.split == "test")].calibration_error.item()
+    of_all = tables["fits"][(tables["fits"].probe == "logreg") & (tables["fits"].classes == "all")]
     fits = {
         f"{probe}, {classes}, {column}": draw_fits(fit, column, f"{PROBES[probe]}, {classes} classes".capitalize(), y)
         for (probe, classes), fit in tables["fits"].groupby(["probe", "classes"], sort=False)
@@ -119,6 +124,7 @@ def draw(
     }
     return fits | {
         "accuracy": draw_accuracies(results),
+        "curves": draw_curves(pretrain, of_all),
         "label_efficiency": draw_label_efficiency(tables["label_efficiency"]),
         "loss": draw_pretraining(
             {"training views": train.loss, "held-out images": heldout.loss}, "Contrastive loss", "NT-Xent (nats)"
@@ -126,7 +132,7 @@ def draw(
         "top1": draw_pretraining(
             {"training views": train.top1, "held-out images": heldout.top1},
             "Views that find their partner first",
-            "share of views",
+            "fraction of views",
             percent=True,
         ),
         "alignment": draw_pretraining(
@@ -148,11 +154,6 @@ def draw(
 
 def render(**content: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f} %"
     environment.filters["points"] = points
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
-
-
-if __name__ == "__main__":
-    with inputs_must_not_change("report"):
-        main()

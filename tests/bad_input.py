@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stages.images.dataset import Dataset
+from stages.runtime.errors import UserError
 
 LONGEST = 400  # characters of a line
 MARKER = "executed"
@@ -52,8 +53,8 @@ def outcome(action: Callable[..., T], *arguments: Any) -> T | str:
         warnings.simplefilter("always")
         try:
             result: T | str = action(*arguments)
-        except SystemExit as stopped:
-            result = str(stopped.code)
+        except UserError as stopped:
+            result = str(stopped)
             assert result.isprintable()  # so without a line break
     assert [str(warning.message) for warning in said] == []
     return result

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
-import stages  # noqa: F401 (first: it sets up the arithmetic)
+from stages.runtime.arithmetic import fix_arithmetic
+from stages.runtime.params import read_params
+
+ROOT = Path(__file__).parent.parent
+fix_arithmetic("pretrain", read_params(ROOT / "params.yaml"))  # before a numeric library is imported
 
 # isort: split
-import pytest
-import torch
-from filelock import FileLock
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
-from tests.repository import Repository
+from tests.repository import Repository  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs as many tests at once as there are cores
 

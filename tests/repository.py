@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stages.check import Params
+from stages.runtime.params import FILE, read_params, validated
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ("metrics", "plots", "models", "data")
 CHECKPOINTS = ".dvc/tmp/resume"
@@ -35,6 +38,10 @@ def write_images(folder: Path) -> None:
             for image in range(count):
                 pixels = (draw.normal(80 + 60 * number, 40, (32, 32, 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / part / name / f"{image}.png")
+
+
+def load_params(file: Path = FILE) -> Params:
+    return validated(Params, read_params(file))
 
 
 class Repository:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from stages import check
-from stages.check_images import mistakes
-from stages.files.params import FILE, Params, load_params
+from stages.check import Params
+from stages.check import too_few_images as mistakes
 from stages.images.sizes import SAMPLE, Sizes, count_images
+from stages.runtime.params import FILE
 from tests.bad_input import LONGEST, examples
+from tests.repository import load_params
 
 SETTINGS = 250  # examples
 COMMITTED = Path(__file__).parents[1] / FILE
@@ -68,9 +70,9 @@ def test_what_does_not_fit_the_images_is_named(changes: dict[str, object], expec
     ],
 )
 def test_what_does_not_fit_together_is_named(changes: dict[str, object], expected: str) -> None:
-    (found,) = check.mistakes(params(**{"folder": str(COMMITTED.parent), **changes}))
+    (found,) = check.contradictions(params(**{"folder": str(COMMITTED.parent), **changes}))
     assert found.startswith(expected)
-    assert check.mistakes(params(folder=str(COMMITTED.parent))) == []
+    assert check.contradictions(params(folder=str(COMMITTED.parent))) == []
 
 
 def test_all_mistakes_come_at_once() -> None:

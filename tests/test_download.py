@@ -12,8 +12,10 @@ import torchvision
 
 from stages import download
 from stages.download import starting_weights, write_dataset
-from stages.files.tensors import read_tensors
 from stages.images.dataset import Dataset, Labelled, image_stream
+from stages.io.tensors import read_tensors
+from stages.runtime.errors import UserError
+from tests.repository import load_params
 
 
 def test_without_unlabelled_images_the_training_images_are_written_twice_and_read_once(
@@ -24,7 +26,7 @@ def test_without_unlabelled_images_the_training_images_are_written_twice_and_rea
     labels = np.array([0, 0, 1])
     train, test = (Labelled(image_stream(3, 32, iter(part.split(2))), labels, labels) for part in images.split(3))
     test = replace(test, images=image_stream(3, 32, iter([images[[3, 1, 3]]])))
-    write_dataset(Dataset(None, train, test, ["a", "b"], ["c", "d"]))
+    write_dataset(Dataset(None, train, test, ["a", "b"], ["c", "d"]), "folder")
     unlabelled, (labelled, names) = read_tensors(download.UNLABELLED)[0], read_tensors(download.LABELLED)
     assert torch.equal(unlabelled["images"], images[:3])
     assert torch.equal(labelled["train_images"], images[:3])
@@ -35,7 +37,7 @@ def test_without_unlabelled_images_the_training_images_are_written_twice_and_rea
 
 
 def test_random_weights_come_from_the_seed() -> None:
-    first, again, other = (starting_weights(None, seed) for seed in (0, 0, 1))
+    first, again, other = (starting_weights("resnet18", None, seed) for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
@@ -44,7 +46,7 @@ def test_imagenet_weights_are_taken_from_the_file(tmp_path: Path) -> None:
     torch.manual_seed(3)
     state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "weights.pth")
-    loaded = starting_weights(tmp_path / "weights.pth", seed=0)
+    loaded = starting_weights("resnet18", tmp_path / "weights.pth", seed=0)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
@@ -53,6 +55,6 @@ def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
-    with pytest.raises(SystemExit, match=r"^data: 0\.17 GB are needed and 0\.10 GB are free"):
-        download.main()
+    with pytest.raises(UserError, match=r"^data: 0\.17 GB are needed and 0\.10 GB are free"):
+        download.main(load_params())
     assert not Path("data").exists()

@@ -12,16 +12,17 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import torchvision
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
-from stages.export import PictureModel, as_onnx, main, resnet18
-from stages.files.contract import FORMAT, contract
-from stages.files.tensors import write_tensors
+from stages.export import Params, PictureModel, as_onnx, main
 from stages.images.folder import read_image
-from stages.page.card import model_card
+from stages.io.metadata import FORMAT
+from stages.io.tensors import write_tensors
+from stages.reporting.card import model_card
 from tests.features.test_features import images, trained
 from tests.repository import ROOT
 
@@ -33,7 +34,9 @@ SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (7, 3), (1, 1), (64, 1), (22
 def model() -> PictureModel:
     stream = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(3, 512, generator=stream), torch.randn(3, generator=stream)
-    return PictureModel(resnet18(trained("imagenet").state_dict(), "imagenet"), weight, bias, 32).eval()
+    encoder = trained("imagenet")
+    encoder.set_3x3_convolutions(nn.Conv2d)
+    return PictureModel(encoder, weight, bias, 32).eval()
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +46,12 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copy(ROOT / "params.yaml", folder)
-        made_of = {"params.yaml: lr": "0.0002", "stages/pretrain.py": "0" * 32}
-        notes = contract("an encoder", made_of, stem="imagenet", image_size=32, features=512)
+        encoder = {"backbone": "resnet18", "stem": "imagenet", "image_size": 32, "features": 512}
+        notes = encoder | {"training": {"lr": 0.0002}}
         write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)
         classifier = {"weight": model.weight.detach(), "bias": model.bias.detach()}
-        write_tensors(Path("models/classifier.safetensors"), classifier, contract("a classifier", {}, classes=CLASSES))
-        main({"stages/export.py": "1" * 32})
+        write_tensors(Path("models/classifier.safetensors"), classifier, {"classes": CLASSES})
+        main(Params(pixel_range=None))
     tables = {name: pd.read_csv(ROOT / f"plots/data/{name}.csv") for name in ("scores", "gains", "label_efficiency")}
     (folder / "models/README.md").write_text(model_card("sample", notes, CLASSES, 10, tables))
     return folder / "models"
@@ -100,8 +103,7 @@ def test_every_file_says_what_it_is_to_the_tools_of_its_format(exported: Path) -
     (entry,) = onnx.load(exported / "simclr.onnx").metadata_props
     said = json.loads(entry.value)
     assert (said["format"], said["image_size"], said["classes"]) == (FORMAT, 32, CLASSES)
-    assert said["made_of"] == {"stages/export.py": "1" * 32}
-    assert said["encoder"]["made_of"]["stages/pretrain.py"] == "0" * 32
+    assert said["encoder"]["training"] == {"lr": 0.0002}
     with safe_open(exported / "classifier.safetensors", "np") as file:
         assert json.loads(file.metadata()["notes"])["classes"] == CLASSES
 
@@ -109,7 +111,12 @@ def test_every_file_says_what_it_is_to_the_tools_of_its_format(exported: Path) -
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem: str) -> None:
     encoder = trained(stem)
-    others = [resnet18(encoder.state_dict(), stem)]
+    stock = torchvision.models.resnet18()
+    stock.fc = nn.Identity()
+    if stem == "cifar":
+        stock.conv1, stock.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    stock.load_state_dict(encoder.state_dict())
+    others = [stock.eval()]
     if stem == "imagenet":
         others.append(timm.create_model("resnet18", num_classes=0).eval())
         others[1].load_state_dict(encoder.state_dict())

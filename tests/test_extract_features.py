@@ -11,9 +11,13 @@ from torch import nn
 
 from stages import extract_features as stage
 from stages.features.extraction import extract
-from stages.files.tensors import read_tensors, write_tensors
+from stages.io.tensors import read_tensors, write_tensors
+from stages.runtime.errors import UserError
 from stages.simclr.encoder import Encoder
 from tests.features.test_features import images
+from tests.repository import load_params
+
+METADATA = {"backbone": "resnet18", "stem": "imagenet"}
 
 
 def write_inputs(weights: str) -> dict[str, Encoder]:
@@ -30,8 +34,8 @@ def write_inputs(weights: str) -> dict[str, Encoder]:
     encoders = {}
     for seed, which in enumerate(("initial", "simclr"), 1):
         torch.manual_seed(seed)
-        encoders[which] = Encoder("imagenet")
-        write_tensors(Path(f"models/{which}.safetensors"), encoders[which].state_dict())
+        encoders[which] = Encoder("resnet18", "imagenet")
+        write_tensors(Path(f"models/{which}.safetensors"), encoders[which].state_dict(), METADATA)
     return encoders
 
 
@@ -42,12 +46,12 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stage, "MAPPED", 5)
     encoders = write_inputs(weights)
-    stage.main()
+    stage.main(load_params())
     features, notes = read_tensors(Path("data/features.safetensors"))
     assert notes["fine_names"] == list("abcdef")
     torch.manual_seed(0)
     if weights == "imagenet":
-        before = {"untrained": Encoder("imagenet"), "imagenet": encoders["initial"]}
+        before = {"untrained": Encoder("resnet18", "imagenet"), "imagenet": encoders["initial"]}
     else:
         before = {"untrained": encoders["initial"]}
     expected = before | {"simclr": encoders["simclr"]}
@@ -63,13 +67,13 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     assert table.superclass.tolist() == ["uvwxyz"[image] for image in table.image]
 
 
-def test_features_that_are_no_numbers_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_that_are_not_finite_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     encoder = write_inputs("random")["simclr"]
     nn.init.constant_(encoder.conv1.weight, torch.nan)
-    write_tensors(Path("models/simclr.safetensors"), encoder.state_dict())
-    with pytest.raises(SystemExit, match=r"^features of the encoder simclr are no numbers; pretrain again"):
-        stage.main()
+    write_tensors(Path("models/simclr.safetensors"), encoder.state_dict(), METADATA)
+    with pytest.raises(UserError, match=r"^features of the encoder simclr are not finite; pretrain again"):
+        stage.main(load_params())
     assert not Path("data/features.safetensors").exists()
 
 
@@ -78,6 +82,6 @@ def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch:
     write_inputs("random")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     monkeypatch.setattr(stage, "pixel_components", None)
-    with pytest.raises(SystemExit, match=r"^data: 0\.00 GB are needed and 0\.00 GB are free"):
-        stage.main()
+    with pytest.raises(UserError, match=r"^data: 0\.00 GB are needed and 0\.00 GB are free"):
+        stage.main(load_params())
     assert not Path("data/features.safetensors").exists()

@@ -13,11 +13,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from stages import fit_logreg as stage
-from stages.files.tensors import read_tensors, write_tensors
 from stages.fit_logreg import tasks_of
+from stages.io.tensors import read_tensors, write_tensors
 from stages.probing.tables import score_row, warnings_of
+from stages.runtime.errors import UserError
 from tests.probing.data import clusters
-from tests.repository import ROOT
+from tests.repository import ROOT, load_params
 
 ENCODERS = ["pixels", "untrained", "simclr"]
 SPREADS = {"pixels": 4.0, "untrained": 6.0, "simclr": 2.0}
@@ -61,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             write_features(folder, shift)
-            stage.main({})
+            stage.main(load_params())
     return folders
 
 
@@ -171,7 +172,7 @@ def test_fits_that_max_iter_stopped_are_named(
     write_features(tmp_path)
     file = tmp_path / "params.yaml"
     file.write_text(file.read_text().replace("max_iter: 1000", "max_iter: 2"))
-    stage.main({})
+    stage.main(load_params())
     stopped = " stopped by max_iter = 2, not yet converged"
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(stopped)]
     assert sum(line.startswith("logreg, ") for line in lines) == 9  # three encoders, three kinds of classes
@@ -202,5 +203,5 @@ def test_features_that_are_all_the_same_are_refused_in_one_line(
     tensors, notes = read_tensors(stage.FEATURES)
     write_tensors(Path("changed"), tensors | {"train_untrained": torch.zeros(120, 16)}, notes)
     Path("changed").replace(stage.FEATURES)
-    with pytest.raises(SystemExit, match=r"^data/features\.safetensors: features of untrained are the same"):
-        stage.main({})
+    with pytest.raises(UserError, match=r"^data/features\.safetensors: features of untrained are the same"):
+        stage.main(load_params())

@@ -37,12 +37,6 @@ def test_each_chosen_c_lies_inside_the_range() -> None:
     assert set(chosen[guesses].encoder) <= {"pixels"}
 
 
-def test_pages_are_short_and_the_first_command_comes_early() -> None:
-    lines = README.splitlines()
-    assert len(lines) <= 150
-    assert any(line.startswith("make repro") for line in lines[:30])
-
-
 def test_readme_shows_the_stages_in_order() -> None:
     dag = re.search(r"```text\n(check.*?)```", README, re.S)
     assert dag
@@ -53,43 +47,6 @@ def committed_table(name: str) -> pd.DataFrame:
     """That of HEAD: after `make repro` on another processor, the workspace has others."""
     show = ["git", "show", f"HEAD:plots/data/{name}.csv"]
     return pd.read_csv(io.BytesIO(subprocess.run(show, cwd=ROOT, capture_output=True, check=True).stdout))
-
-
-def readme_table(first_cell: str) -> list[list[str]]:
-    """The cells of a table in the README but for those of its first column."""
-    table = re.search(rf"^\| {first_cell} \| raw pixels .*?\n\n", README, re.M | re.S)
-    assert table
-    return [[cell.strip() for cell in row.split("|")[2:-1]] for row in table[0].strip().splitlines()[2:]]
-
-
-def test_readme_table_of_five_seeds_shows_the_committed_file() -> None:
-    table = pd.read_csv(ROOT / "metrics/seeds.csv").set_index("metric")
-    assert (table.seeds == 5).all()
-    expected = []
-    for name in ("first", "all", "superclasses", "linear", "neighbours"):
-        accuracies = (table.loc[f"{name}.{encoder}"] for encoder in ("pixels", "untrained", "simclr"))
-        gain = table.loc[f"{name}.gain"]
-        cells = [f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} %" for row in accuracies]
-        expected.append([*cells, f"{100 * gain['mean']:+.1f} ± {100 * gain['std']:.1f}"])
-    assert readme_table("mean of five seeds") == expected
-
-
-def test_readme_table_shows_the_committed_results() -> None:
-    scores, gains = committed_table("scores"), committed_table("gains")
-    scores = scores[scores.split == "test"].set_index("encoder")
-    expected = []
-    for (probe, classes), of_probe in scores.groupby(["probe", "classes"], sort=False):
-        cells = [
-            f"{100 * row.accuracy:.1f} % ({100 * row.accuracy_low:.1f} to {100 * row.accuracy_high:.1f})"
-            for row in of_probe.loc[["pixels", "untrained", "simclr"]].itertuples()
-        ]
-        of_gain = gains[(gains.probe == probe) & (gains.classes == classes)].set_index("control")
-        cells += [
-            f"{100 * row.gain:+.1f} ({100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f})"
-            for row in of_gain.loc[["pixels", "untrained"]].itertuples()
-        ]
-        expected.append(cells)
-    assert readme_table("seed 0") == expected
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

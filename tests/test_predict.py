@@ -1,20 +1,19 @@
 """The command that says what pictures show."""
 
 import csv
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from stages import predict
-from stages.files.contract import FORMAT
-from stages.files.tensors import write_tensors
+from stages.io.metadata import FORMAT
+from stages.io.tensors import write_tensors
+from stages.runtime.errors import UserError
 from tests.features.test_features import images
 from tests.repository import ROOT
 from tests.test_export import CLASSES, exported, model  # noqa: F401 (fixtures)
@@ -40,10 +39,13 @@ READABLE = ["pictures/gray.png", *(f"pictures/more/{number}.png" for number in r
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
     """The exit status or the last line."""
     monkeypatch.setattr(sys, "argv", ["predict", *arguments])
-    with pytest.raises(SystemExit) as stopped:
+    try:
         predict.main()
-        raise SystemExit(0)
-    return stopped.value.code
+    except UserError as error:
+        return str(error)
+    except SystemExit as stopped:  # of argparse
+        return stopped.code
+    return 0
 
 
 def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
@@ -58,14 +60,8 @@ def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
     run(monkeypatch, "--csv", "pictures")
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["file"] for row in rows] == READABLE
-    run(monkeypatch, "--json", "pictures")
-    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    for line, row, found in zip(text.splitlines(), rows, objects, strict=True):
-        of_classes = found["probabilities"]
-        assert list(of_classes) == CLASSES
-        assert sum(of_classes.values()) == pytest.approx(1, abs=1e-4)
-        assert row["class"] == found["class"] == max(of_classes, key=of_classes.__getitem__)
-        assert float(row["probability"]) == of_classes[row["class"]]
+    for line, row in zip(text.splitlines(), rows, strict=True):
+        assert row["class"] in CLASSES
         assert line.split("  ")[0].strip() == f"{100 * float(row['probability']):.1f} %"
         assert (line.endswith(row["file"]), row["class"] in line) == (True, True)
 
@@ -80,10 +76,6 @@ def test_features_are_the_models_whatever_the_chunks_and_the_file(
         monkeypatch.setattr(predict, "CHUNK", chunk)
         run(monkeypatch, "--embed", "features.npy", "pictures")
         np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-4)
-        run(monkeypatch, "--embed", "features.parquet", "pictures")
-        table = pd.read_parquet("features.parquet")
-        assert table.file.tolist() == READABLE
-        np.testing.assert_allclose(np.stack(table.features), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +100,7 @@ def wrong_format() -> None:
         (("empty",), "empty: holds no image"),
         (("nowhere.png",), "1 of 1 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
-        (("--embed", "no/such.txt", "pictures"), 2),
-        (("--csv", "--json", "pictures"), 2),
+        (("--json", "pictures"), 2),
         ((), 2),
     ],
 )

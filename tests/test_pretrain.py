@@ -19,8 +19,9 @@ from torch import Generator, Tensor
 
 from stages import pretrain as stage
 from stages.download import starting_weights
-from stages.files.params import FILE, load_params
-from stages.files.tensors import write_tensors
+from stages.io.tensors import write_tensors
+from stages.runtime.errors import UserError
+from stages.runtime.params import FILE, read_params, validated
 from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, resumable
 from stages.simclr.training import Metrics, train_epoch
@@ -47,10 +48,10 @@ def test_example_views_are_pictures() -> None:
 def run_stage(device: torch.device = CPU, count: int = 16) -> None:
     """The stage on a few images in batches of 8, three epochs."""
     write_tensors(Path("data/unlabelled.safetensors"), {"images": images(count)})
-    write_tensors(Path("data/resnet18.safetensors"), starting_weights(None, seed=0))
-    params = load_params(ROOT / FILE).model_copy(update={"batch_size": 8, "epochs": 3})
+    write_tensors(Path("data/starting_weights.safetensors"), starting_weights("resnet18", None, seed=0))
+    params = validated(stage.Params, read_params(ROOT / FILE)).model_copy(update={"batch_size": 8, "epochs": 3})
     with resumable({}) as checkpoint:
-        stage.pretrain(params, device, checkpoint, {})
+        stage.pretrain(params, device, checkpoint)
 
 
 @pytest.mark.parametrize("count", [0, 8, 15])
@@ -58,7 +59,7 @@ def test_too_few_images_for_two_batches_are_refused_in_one_line(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=f"batch_size = 8: {count} unlabelled images do not fill two batches"):
+    with pytest.raises(UserError, match=f"batch_size = 8: {count} unlabelled images do not fill two batches"):
         run_stage(count=count)
 
 
@@ -81,9 +82,9 @@ def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Checkpoint, "save", save_and_wait)
     monkeypatch.setattr(stage, "train_epoch", breaks)
-    with pytest.raises(SystemExit, match=f"^epoch {epoch}, step 1: the loss is nan") as stopped:
+    with pytest.raises(UserError, match=f"^epoch {epoch}, step 1: the loss is nan") as stopped:
         run_stage()
-    assert (f"; the state after epoch {kept} is kept" in str(stopped.value.code)) == (kept > 0)
+    assert (f"; the state after epoch {kept} is kept" in str(stopped.value)) == (kept > 0)
     states = list(Path(".dvc/tmp/resume").glob("*.state"))
     assert [len(Checkpoint(path).restore()) for path in states] == [kept] * (kept > 0)
     assert not Path("models/simclr.safetensors").exists()
@@ -93,7 +94,7 @@ def test_too_little_room_is_noticed_before_the_training(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     monkeypatch.setattr(stage, "train_epoch", None)
-    with pytest.raises(SystemExit, match=r"^models: 0\.\d\d GB are needed and 0\.10 GB are free"):
+    with pytest.raises(UserError, match=r"^models: 0\.\d\d GB are needed and 0\.10 GB are free"):
         run_stage()
     assert not Path("models").exists()
 
@@ -123,7 +124,7 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
 
     for done in (1, 2):
         epochs: list[int] = []
-        with monkeypatch.context() as patch, pytest.raises(SystemExit, match=f"the state after epoch {done} is kept"):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=f"the state after epoch {done} is kept"):
             patch.setattr(stage, "train_epoch", stops_at_the_second)
             run_stage(device)
         table = pd.read_csv("plots/data/pretrain.csv")
@@ -146,11 +147,16 @@ def test_a_run_killed_while_it_writes_a_state_ends_with_the_same_bytes(
     run_stage()
     expected = outputs()
     monkeypatch.chdir(tmp_path / "killed")
-    script = "import torch; torch.set_num_threads(1); from tests.test_pretrain import run_stage; run_stage()"
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import stages; {script}"
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import tests.conftest  # the arithmetic and the number of threads of this process
+from tests.test_pretrain import run_stage
+run_stage()
+"""
     training = subprocess.Popen([sys.executable, "-c", script])
     kept = Path(".dvc/tmp/resume")
-    while training.poll() is None and not (list(kept.glob("*.state")) and list(kept.glob(".*.state.tmp"))):
+    while training.poll() is None and not list(kept.glob(".*.state.tmp")):
         time.sleep(0.001)
     training.kill()
     assert training.wait() == -signal.SIGKILL

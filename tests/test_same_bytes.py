@@ -1,8 +1,5 @@
 """The same bytes on every x86-64 processor with AVX2."""
 
-import stages  # first: it sets up the arithmetic
-
-# isort: split
 import hashlib
 import io
 import json
@@ -26,6 +23,8 @@ from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
+from stages.runtime import arithmetic
+from stages.runtime.arithmetic import has_avx2, switches, verify_arithmetic
 from stages.simclr.augmentation import augment
 from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep, evaluate, train_epoch
@@ -33,7 +32,7 @@ from tests.repository import RESULTS, ROOT, Repository
 
 COMMITTED = Path(__file__).with_name("same_bytes.json")
 AVX2 = pytest.mark.skipif(
-    not stages.has_avx2() or os.environ["OPENBLAS_CORETYPE"] not in ("Haswell", "Zen"),
+    not has_avx2() or os.environ.get("OPENBLAS_CORETYPE", "Haswell") not in ("Haswell", "Zen"),
     reason="this processor has no AVX2, or OpenBLAS is told to use other kernels",
 )
 
@@ -42,7 +41,7 @@ def outputs(repository: Repository) -> dict[str, str]:
     """Of a small run, the hash of every output but the report, which names the versions of Python and the packages.
 
     Of a picture, the hash of its pixels: how they are compressed may depend on the processor. Of a model, that of its
-    content without its notes, which name the code and change with every comment.
+    content without its metadata.
     """
     found = {}
     for path, content in repository.bytes(*RESULTS).items():
@@ -93,14 +92,13 @@ def test_a_small_run_has_the_same_bytes_on_the_path_that_mkl_takes_on_intels_pro
 
 
 STEP = """
-import stages
 import hashlib, torch
 from torch.optim import AdamW
 from stages.simclr.training import contrast
 from stages.simclr.model import SimCLR
 
 torch.manual_seed(0)
-model = SimCLR("imagenet", 128)
+model = SimCLR("resnet18", "imagenet", 128)
 optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
 views = (255 * torch.rand(128, 3, 32, 32)).contiguous(memory_format=torch.channels_last)
 contrast(model(views), 0.07)[0].backward()
@@ -155,7 +153,7 @@ def tensors(items: tuple[object, ...]) -> Iterator[Tensor]:
 def test_a_training_step_has_no_operation_that_mkl_computes_by_vendor() -> None:
     images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     view = partial(augment, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
-    model = SimCLR("imagenet", 128)
+    model = SimCLR("resnet18", "imagenet", 128)
     optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
     batches = (torch.arange(64),)
     rng = torch.Generator().manual_seed(1)
@@ -175,43 +173,32 @@ def test_the_trace_would_notice() -> None:
 
 
 @AVX2
-@pytest.mark.parametrize(("stage", "mkl"), [("pretrain", "AVX2,STRICT"), ("fit_logreg", "COMPATIBLE")])
-def test_mkl_is_compatible_but_in_pretraining(stage: str, mkl: str) -> None:
-    script = "import stages, os; print(os.environ['MKL_CBWR'])"
-    command = [sys.executable, "-c", script, f"stages.{stage}"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() == mkl
+def test_mkl_is_compatible_but_in_pretraining() -> None:
+    names = ("pretrain", "extract-features", "fit-logreg")
+    modes = [switches({}, name in arithmetic.COMPATIBLE)["MKL_CBWR"] for name in names]
+    assert modes == ["AVX2,STRICT", "COMPATIBLE", "COMPATIBLE"]
 
 
 def test_the_libraries_of_this_process_took_their_switches() -> None:
-    stages.check_arithmetic(2, True)
-
-
-@pytest.mark.parametrize("library", stages.LIBRARIES)
-def test_a_library_that_is_imported_too_early_is_an_error_in_one_line(library: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in stages.switches({}, False)}
-    command = [sys.executable, "-c", f"import {library}, stages"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith(("numpy: imported before `stages`", "numpy, torch: imported before `stages`"))
-    assert len(done.stderr.splitlines()) == 1
+    verify_arithmetic(2, True)
 
 
 def test_what_differs_from_other_machines_is_said_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    stages.check_arithmetic(2, False)
+    verify_arithmetic(2, False)
     assert capsys.readouterr().out == "2 of 64 cores; `-S threads=64` is faster and gives another result\n"
-    monkeypatch.setattr(stages, "has_avx2", lambda: False)
-    stages.check_arithmetic(64, True)
+    monkeypatch.setattr(arithmetic, "has_avx2", lambda: False)
+    verify_arithmetic(64, True)
     assert capsys.readouterr().out.startswith("this processor has no AVX2: results will differ")
-    assert "MKL_CBWR" not in stages.switches({}, False)
+    assert "MKL_CBWR" not in switches({}, False)
 
 
 def test_the_way_out_leaves_the_kernels_to_the_libraries() -> None:
-    switches = stages.switches({"same_bytes": False, "threads": 64}, True)
-    assert switches["OMP_NUM_THREADS"] == "64"
-    assert not switches.keys() & {"MKL_CBWR", *stages.SAME_KERNELS}
+    found = switches({"same_bytes": False, "threads": 64}, True)
+    assert found["OMP_NUM_THREADS"] == "64"
+    assert not found.keys() & {"MKL_CBWR", *arithmetic.SAME_KERNELS}
 
 
 def test_threads_and_same_bytes_are_tracked_by_the_stages_that_compute() -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stages.files.progress import Progress
-from stages.files.tensors import Rows, Stream
-from stages.simclr.encoder import FEATURES
-from stages.simclr.parallel import rank, total, world
+from stages.io.tensors import Rows, Stream
+from stages.runtime.progress import progress_bar
+from stages.simclr.distributed import all_reduce, rank, world_size
+from stages.simclr.encoder import Encoder
 
 PIXELS = 2**19  # of a batch: 512 images of 32x32
 
@@ -33,25 +33,25 @@ def folded(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
-def extract(encoder: nn.Module, images: Rows | Tensor, device: torch.device) -> Stream:
+def extract(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> Stream:
     """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are.
 
     Several processes compute a batch each, and all of them get the features of all. So each batch is computed alike,
     however many there are. All must read the stream.
     """
-    return Stream((len(images), FEATURES), torch.float32, _features(encoder, images, device))
+    return Stream((len(images), encoder.features), torch.float32, _features(encoder, images, device))
 
 
 @torch.inference_mode()
-def _features(encoder: nn.Module, images: Rows | Tensor, device: torch.device) -> Iterator[Tensor]:
+def _features(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> Iterator[Tensor]:
     frozen = folded(encoder).to(device)
     size = max(1, PIXELS // (images.shape[1] * images.shape[2]))
-    with Progress("features", len(images), "images", silent=rank() > 0) as progress:
-        for first in range(0, len(images), size * world()):
-            features = torch.zeros(min(size * world(), len(images) - first), FEATURES)
+    with progress_bar("features", len(images), "images", silent=rank() > 0) as progress:
+        for first in range(0, len(images), size * world_size()):
+            features = torch.zeros(min(size * world_size(), len(images) - first), encoder.features)
             own = rank() * size
             batch = images[first + own : first + own + size].to(device)
             if len(batch):
                 features[own : own + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
-            yield total(features)
+            yield all_reduce(features)
             progress.update(len(features))

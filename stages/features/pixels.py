@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from stages.files.tensors import Rows, Stream
+from stages.io.tensors import Rows, Stream
 
 SIDE = 32
 PIXELS = 2**20  # averaged at once: 1024 images of 32x32

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
-import requests
 
-from stages.files.messages import one_line, shortened
-from stages.files.writing import require_room
+from stages.io.writing import require_room
+from stages.runtime.errors import UserError, one_line, shortened
 
 TRIES = 5
 
@@ -23,7 +22,7 @@ TRIES = 5
 class Archive:
     name: str
     site: str  # the folder of the official file
-    sha256: str
+    sha256: str  # or its first digits
     size: int  # bytes
 
 
@@ -39,32 +38,36 @@ CIFAR100 = Archive(
     "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
     169_001_437,
 )
-IMAGENET = Archive(
-    "resnet18-f37072fd.pth",
-    "https://download.pytorch.org/models/",
-    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-    46_830_571,
-)
+# The first eight digits are in the name; `torch.hub` verifies by them alone.
+IMAGENET = {
+    backbone: Archive(f"{backbone}-{digits[:8]}.pth", "https://download.pytorch.org/models/", digits, size)
+    for backbone, digits, size in (
+        ("resnet18", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571),
+        ("resnet34", "b627a593", 87_319_819),
+        ("resnet50", "11ad3fa6", 102_540_417),
+    )
+}
 
 
 def fetch(archive: Archive, mirror: str | None) -> Path:
     """A local file with the archive's checksum: from the mirror (a folder or a URL), the cache or the official site.
 
     A download goes to a temporary name, is verified, and only then gets its own name; it is tried several times.
-    Exits with one line that names the file, what was expected and what to do.
+    Raises UserError that names the file, what was expected and what to do.
     """
     if mirror is not None and "://" not in mirror:
         shown = f"{shortened(str(Path(mirror)))}/{archive.name}"
         try:
             path = Path(mirror).expanduser() / archive.name
             if not path.is_file():
-                sys.exit(f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is")
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                raise UserError(
+                    f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is"
+                )
+            found = _sha256(path)
         except (OSError, RuntimeError) as error:  # a name longer than the system allows; ~ of a user there isn't
-            sys.exit(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is")
-        if found != archive.sha256:
-            sys.exit(
+            raise UserError(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is") from error
+        if not found.startswith(archive.sha256):
+            raise UserError(
                 f"{shown}: SHA-256 is {found}, expected {archive.sha256}: cut short, damaged or another file; "
                 f"get it again from {archive.site}{archive.name}"
             )
@@ -77,12 +80,21 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
         cache = pooch.create(
             folder,
             base_url=site,
-            registry={archive.name: f"sha256:{archive.sha256}"},
+            registry={archive.name: f"sha256:{archive.sha256}" if len(archive.sha256) == 64 else None},
             retry_if_failed=TRIES - 1,
         )
-        return Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
-    except (ftplib.Error, EOFError, OSError, ValueError, requests.RequestException) as error:
-        sys.exit(
+        path = Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
+        if not _sha256(path).startswith(archive.sha256):  # pooch can't verify by the first digits
+            path.unlink()
+            raise ValueError("it has another one")
+        return path
+    except (ftplib.Error, EOFError, OSError, ValueError) as error:  # those of requests are OSErrors
+        raise UserError(
             f"{shortened(site)}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
             f"({one_line(error)}); try again later, or get the file by hand and set mirror to the folder that holds it"
-        )
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ archive, and the unpickler here makes arrays and plain values and nothing else. 
 """
 
 import pickle
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stages.files.messages import one_line, shortened
-from stages.files.tensors import Stream
 from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
+from stages.io.tensors import Stream
+from stages.runtime.errors import UserError, one_line, shortened
 
 CIFAR10_TRAIN = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
 CIFAR100 = [f"cifar-100-python/{member}" for member in ("train", "test", "meta")]
@@ -30,7 +29,7 @@ SIDE = 32  # pixels of the archives' images
 def load_cifar(cifar10: Path, cifar100: Path, side: int) -> Dataset:
     """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones, scaled to `side` pixels.
 
-    Exits with one line where an archive holds something else.
+    Raises UserError where an archive holds something else.
     """
     with _opened(cifar10) as tar:
         unlabelled = np.concatenate([_planes(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
@@ -47,7 +46,9 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive, "r:gz") as tar:
             yield tar
     except Exception as error:  # what gzip, tar, pickle or NumPy raise at a file of another kind
-        sys.exit(f"{shortened(str(archive))}: is not the archive it should be ({one_line(error)}); get it again")
+        raise UserError(
+            f"{shortened(str(archive))}: is not the archive it should be ({one_line(error)}); get it again"
+        ) from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):

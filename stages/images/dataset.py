@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stages.files.tensors import Stream
+from stages.io.tensors import Stream
 
 PIXELS = 2**24  # in memory at once: 50 MB of an image stream
 

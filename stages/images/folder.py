@@ -1,11 +1,10 @@
-"""Images from a folder of the user's own (`listing.py` says which): each is cut to the square in its middle and scaled.
+"""Custom images from a folder (`listing.py` finds them): each is cut to the square in its middle and scaled.
 
 Classes are numbered in the order of their names; without superclasses, the coarse labels are the fine ones. Without
 `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
 """
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +17,13 @@ import torch
 from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
-from stages.files.messages import one_line, shortened
-from stages.files.progress import Progress
-from stages.files.tensors import Stream
 from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
 from stages.images.listing import list_folder
+from stages.io.tensors import Stream
+from stages.runtime.errors import UserError, one_line, shortened
+from stages.runtime.progress import progress_bar
 
-NAMED = 10  # unreadable files that the error message lists
+MAX_LISTED_ERRORS = 10
 MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 1 GB
 MANY_PIXELS = 25 * 10**6  # images of more are decoded one at a time, so that memory does not grow with the threads
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves so many times the side that is asked for: 3 to 13
@@ -38,14 +37,14 @@ SIXTEEN_BITS = [0, 65535]
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 # A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
 EpsImagePlugin.gs_binary = False
-# What it logs about a broken file is said here, in one line.
+# Our one-line error replaces what Pillow logs about a broken file.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 large_image = Lock()
 
 
 class NoRangeError(ValueError):
-    """An image of more than 8 bits, whose values say nothing without the range that the whole set uses."""
+    """An image of more than 8 bits, whose values mean nothing without the range that the whole set uses."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__("has more than 8 bits, and there is no pixel_range")
@@ -55,8 +54,8 @@ class NoRangeError(ValueError):
 def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
     """All images below `root`, scaled to `side` pixels.
 
-    pixel_range: black and white of images with more than 8 bits; None: there are none.
-    Exits with a message that names what is missing or, when the images are read, which of them cannot be read.
+    pixel_range: the values of black and white in images with more than 8 bits; None: no image has more.
+    Raises UserError, which names what is missing or, when the images are read, which of them cannot be read.
     """
     listing = list_folder(root)
     classes = list(listing.train)
@@ -76,8 +75,8 @@ def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
 
 
 @contextmanager
-def warnings_of_images() -> Iterator[None]:
-    """Nothing is said of what is odd about an image that can be read, and none may be of a size meant to do harm."""
+def pillow_warnings() -> Iterator[None]:
+    """Silences Pillow's warnings, and makes an image of a harmful size (a decompression bomb) an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -85,7 +84,7 @@ def warnings_of_images() -> Iterator[None]:
 
 
 def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[Tensor]:
-    """Chunks of images. Exits after the last one if any file cannot be read, naming the first few."""
+    """Chunks of images. Raises UserError after the last one if any file cannot be read, naming the first few."""
     unreadable: list[str] = []
     without_range: list[NoRangeError] = []
 
@@ -98,26 +97,26 @@ def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[T
             unreadable.append(f"{shortened(str(file))} ({one_line(error)})")
         return np.zeros((side, side, 3), np.uint8)
 
-    with Progress("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
+    with progress_bar("reading", len(files), "images") as progress, ThreadPoolExecutor() as threads:
         for some in chunks_of(len(files), side):
-            with warnings_of_images():
+            with pillow_warnings():
                 chunk = np.empty((some.stop - some.start, side, side, 3), np.uint8)
                 for number, image in enumerate(threads.map(read, files[some])):
                     chunk[number] = image
                     progress.update()
             yield torch.from_numpy(chunk)
     if unreadable:
-        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
-        sys.exit(
+        more = f" and {len(unreadable) - MAX_LISTED_ERRORS} more" if len(unreadable) > MAX_LISTED_ERRORS else ""
+        raise UserError(
             f"{len(unreadable)} of {len(files)} files cannot be read as images; repair or remove them: "
-            f"{', '.join(sorted(unreadable)[:NAMED])}{more}"
+            f"{', '.join(sorted(unreadable)[:MAX_LISTED_ERRORS])}{more}"
         )
     if without_range:
         low, high = min(error.low for error in without_range), max(error.high for error in without_range)
         example = f"[{low:g}, {high:g}]" if low < high else "[0, 65535]"
-        sys.exit(
+        raise UserError(
             f"{len(without_range)} of {len(files)} images have more than 8 bits, with values from {low:g} to {high:g}; "
-            f"say what is black and what is white in all images, for example -S 'pixel_range={example}'"
+            f"set the values of black and white in all images, for example -S 'pixel_range={example}'"
         )
 
 

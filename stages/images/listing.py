@@ -1,4 +1,4 @@
-"""Which images a folder of the user's own holds, and of which class: `train/<class>/**/*`, `test/<class>/**/*` and, if
+"""The images of a custom folder and their classes: `train/<class>/**/*`, `test/<class>/**/*` and, if
 there is one, `unlabeled/**/*`. No image is opened.
 
 An image is a file with the ending of one. Hidden files are passed over; others there are left out and counted. A class
@@ -9,7 +9,6 @@ its superclass.
 
 import csv
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from unicodedata import normalize
 
 from PIL import Image
 
-from stages.files.messages import one_line, shortened
+from stages.runtime.errors import UserError, one_line, shortened
 
 PARTS = ("train", "test", "unlabeled")
-NAMED = 5  # endings
+MAX_LISTED_ENDINGS = 5
 KINDS = Image.registered_extensions()
 ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN}  # Pillow can only write some others
 
@@ -36,11 +35,11 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """Exits with one line that names what is missing or cannot be used."""
+    """Raises UserError that names what is missing or cannot be used."""
     try:
         return _listing(root)
     except (OSError, ValueError) as error:  # a name that the system does not allow, a folder that must not be read
-        sys.exit(f"{shortened(str(root))}: cannot be read ({one_line(error)})")
+        raise UserError(f"{shortened(str(root))}: cannot be read ({one_line(error)})") from error
 
 
 def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
@@ -61,7 +60,7 @@ def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
 
 def in_words(endings: Counter[str]) -> str:
     """One line about files that are left out."""
-    some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(NAMED))
+    some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(MAX_LISTED_ENDINGS))
     return shortened(f"{endings.total()} left out, without the ending of an image that can be read: {some}")
 
 
@@ -88,28 +87,30 @@ def _listing(root: Path) -> Listing:
     parts = _subfolders(root)
     for part in ("train", "test"):
         if part not in parts:
-            sys.exit(f"{layout}; there is no folder {part}/")
+            raise UserError(f"{layout}; there is no folder {part}/")
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
-        sys.exit(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
+        raise UserError(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
     train, test = (_subfolders(parts[part]) for part in ("train", "test"))
     for part in ("train", "test"):
         loose = [entry.name for entry in _entries(parts[part]) if entry.is_file() and _ending(entry) in ENDINGS]
         if loose:
-            sys.exit(
+            raise UserError(
                 f"{shown}: {part}/ has images in no class folder: {shortened(', '.join(loose))}; move or remove them"
             )
     if len(train) < 2:
-        sys.exit(f"{layout}; train/ has {len(train)} class folders, at least 2 are needed")
+        raise UserError(f"{layout}; train/ has {len(train)} class folders, at least 2 are needed")
     different = sorted(set(train) ^ set(test))
     if different:
-        sys.exit(
+        raise UserError(
             f"{shown}: train/ and test/ must have the same classes; only one of them has: "
             f"{shortened(', '.join(different))}"
         )
     unprintable = [name for name in train if not name or not name.isprintable()]
     if unprintable:  # not UTF-8, or a line break: it would break tables and messages
-        sys.exit(f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}")
+        raise UserError(
+            f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}"
+        )
     others: Counter[str] = Counter()
 
     def images_of(folder: Path, otherwise: str) -> list[Path]:
@@ -117,7 +118,7 @@ def _listing(root: Path) -> Listing:
         others.update(left_out)
         if not images:
             found = f" ({in_words(left_out)})" if left_out else ""
-            sys.exit(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
+            raise UserError(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
         for image in images:
             _must_be_file(image)
         return images
@@ -128,7 +129,9 @@ def _listing(root: Path) -> Listing:
     )
     alone = [name for name, files in of_train.items() if len(files) == 1]
     if alone:
-        sys.exit(f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1")
+        raise UserError(
+            f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1"
+        )
     unlabelled = images_of(parts["unlabeled"], "remove the folder") if "unlabeled" in parts else None
     return Listing(of_train, of_test, unlabelled, _superclasses(root, list(of_train)), others)
 
@@ -144,7 +147,7 @@ def _subfolders(root: Path) -> dict[str, Path]:
             continue
         name = _composed(entry.name)
         if name in found:
-            sys.exit(f"{shortened(str(root))}: two folders have the name {shortened(repr(name))}; rename one")
+            raise UserError(f"{shortened(str(root))}: two folders have the name {shortened(repr(name))}; rename one")
         found[name] = path
     return found
 
@@ -154,14 +157,14 @@ def _composed(name: str) -> str:
 
 
 def _must_be_file(path: Path) -> None:
-    """Exits where it is no file. DVC does not look into a linked folder and would not see that its images change."""
+    """Raises UserError where it is not a file. DVC does not look into a linked folder, so it misses changes there."""
     if path.is_file():
         return
     if path.is_dir():
         what, advice = "a link to a folder, into which DVC does not look", "put the folder itself there"
     else:
         what, advice = "a link that leads nowhere" if path.is_symlink() else "not a file", "mend or remove it"
-    sys.exit(f"{shortened(str(path))}: is {what}; {advice}")
+    raise UserError(f"{shortened(str(path))}: is {what}; {advice}")
 
 
 def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
@@ -171,23 +174,23 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
         return {}
     shown = shortened(str(file))
     if not file.is_file():
-        sys.exit(f"{shown}: is not a file")
+        raise UserError(f"{shown}: is not a file")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             rows = [[_composed(name) for name in row] for row in csv.reader(opened, strict=True) if row]
     except (OSError, UnicodeError, csv.Error) as error:
-        sys.exit(f"{shown}: cannot be read ({one_line(error)})")
+        raise UserError(f"{shown}: cannot be read ({one_line(error)})") from error
     if not rows or rows[0] != ["class", "superclass"]:
-        sys.exit(f"{shown}: its first line must be: class,superclass")
+        raise UserError(f"{shown}: its first line must be: class,superclass")
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(name and name.isprintable() for name in row):
-            sys.exit(f"{shown}: row {number} must have two names, of a class and of its superclass")
+            raise UserError(f"{shown}: row {number} must have two names, of a class and of its superclass")
     found = dict(rows[1:])
     if len(found) < len(rows) - 1:
-        sys.exit(f"{shown}: a class is named twice")
+        raise UserError(f"{shown}: a class is named twice")
     missing = [name for name in classes if name not in found]
     if missing:
-        sys.exit(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
+        raise UserError(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
     if len({found[name] for name in classes}) < 2:
-        sys.exit(f"{shown}: must name two superclasses at least")
+        raise UserError(f"{shown}: must name two superclasses at least")
     return {name: found[name] for name in classes}

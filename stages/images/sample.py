@@ -17,9 +17,9 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from stages.files.tensors import Stream
 from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.images.sizes import SAMPLE
+from stages.io.tensors import Stream
 
 PIXELS = 2**20  # drawn at once: 1024 images of 32x32
 WAVES = 24  # a texture is the sum of so many plane waves

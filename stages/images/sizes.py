@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from stages.images.listing import in_words, list_folder
+from stages.runtime.params import Data
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ SAMPLE = Sizes(2304, [50] * 100, 5000)
 CIFAR = Sizes(50_000, [500] * 100, 10_000)
 
 
-def count_images(data: Literal["sample", "cifar", "folder"], folder: Path) -> Sizes:
-    """Exits with one line where the folder lacks what it must hold."""
+def count_images(data: Data, folder: Path) -> Sizes:
+    """Raises UserError where the folder lacks what it must hold."""
     match data:
         case "sample":
             return SAMPLE

@@ -4,7 +4,6 @@ Shapes: N images, D features, K classes.
 """
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,16 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from stages.probing.probe import Probe, Split
 from stages.probing.scores import scores
+from stages.runtime.errors import UserError
 
 
 def fit_linear(
     train: Split, test: Split, batch_size: int, epochs: int, lr: float, weight_decay: float, seed: int
 ) -> Probe:
-    """The learning rate falls to a tenth at 60 % and again at 80 % of the epochs. Exits where the loss is no number."""
+    """The learning rate falls to a tenth at 60 % and again at 80 % of the epochs.
+
+    Raises UserError where the loss is not finite.
+    """
     stream = Generator().manual_seed(seed)
     x, y = torch.tensor(train.x), torch.tensor(train.y)
     layer = nn.Linear(x.shape[1], int(y.max()) + 1)
@@ -46,7 +49,7 @@ def fit_linear(
             curve.append({"split": name, **scores(logits(split.x), split.y)})
         loss = curve[-2]["loss"]
         if not math.isfinite(loss):
-            sys.exit(
+            raise UserError(
                 f"linear layer, epoch {epoch}: the loss is {loss}; a smaller linear.lr or weight_decay usually helps"
             )
     return Probe(logits, curve)

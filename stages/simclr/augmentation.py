@@ -1,6 +1,6 @@
 """The two random views of SimCLR (section 3, appendix A), for a whole batch at once.
 
-Every image of the batch draws parameters of its own, as torchvision's transforms do for single images
+Every image of the batch draws its own parameters, as torchvision's transforms do for single images
 (given a batch, those draw once for all of it). The order is that of the paper: crop and flip, colour
 distortion, grayscale, blur.
 
@@ -10,7 +10,8 @@ Where it departs from applying torchvision's transforms image by image:
 * the crop box is not rounded to whole pixels, and at its edges a pixel from beyond it is mixed in;
 * brightness, contrast and saturation come before hue, and the clamp to 0..255 comes once, after all four.
   Without the clamps the first three commute exactly (all are affine, and contrast blends with the mean of the
-  gray image, which saturation keeps), so a pixel becomes a share of itself, one of its gray value and an offset;
+  gray image, which saturation keeps), so a pixel becomes a multiple of itself, plus one of its gray value, plus an
+  offset;
 * grayscale is saturation zero, hence taken before the hue is turned.
 """
 
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from stages.simclr.parallel import share, world
+from stages.simclr.distributed import shard, world_size
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
 CROP_TRIES = 10  # torchvision's RandomResizedCrop
@@ -73,9 +74,9 @@ def adjust_colour(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
     """Multiplies brightness, contrast and saturation of each image (factors (B,), 1 changes nothing), unclamped."""
     red, green, blue = x.unbind(1)
     gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-    colour, gray_share = brightness * contrast * saturation, brightness * contrast * (1 - saturation)
+    colour, gray_weight = brightness * contrast * saturation, brightness * contrast * (1 - saturation)
     offset = brightness * (1 - contrast) * gray.mean((1, 2))
-    same = gray_share[:, None, None] * gray + offset[:, None, None]
+    same = gray_weight[:, None, None] * gray + offset[:, None, None]
     return colour[:, None, None, None] * x + same[:, None]
 
 
@@ -126,12 +127,12 @@ def augment(
 ) -> Tensor:
     """One random view of each image.
 
-    images: (B, H, W, 3) uint8, on the generator's device; this process's share of those of all processes, for which
+    images: (B, H, W, 3) uint8, on the generator's device; this process's part of those of all processes, for which
     every process draws, so that no draw depends on their number. Returns (B, 3, H, W) float32 pixels in 0..255.
-    min_area: smallest crop, as a share of the image; jitter: strength s of the colour distortion (appendix A: factors
-    within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
+    min_area: smallest crop, as a fraction of the image; jitter: strength s of the colour distortion (appendix A:
+    factors within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
     """
-    count = len(images) * world()
+    count = len(images) * world_size()
     boxes = crop_boxes(count, min_area, generator)
     mirrored = _happens(count, 0.5 if flip else 0.0, generator)
     # A jitter that does not happen is one of strength 0.
@@ -143,7 +144,7 @@ def augment(
     sigma = _uniform((count,), *SIGMA, generator) * _happens(count, blur, generator)
 
     x = images.permute(0, 3, 1, 2).float()
-    x = resized_crop(x, tuple(map(share, boxes)), share(mirrored))
-    x = adjust_colour(x, share(brightness), share(contrast), share(saturation))
-    x = turn_hue(x, share(turn)).clamp(0, 255)
-    return gaussian_blur(x, share(sigma))
+    x = resized_crop(x, tuple(map(shard, boxes)), shard(mirrored))
+    x = adjust_colour(x, shard(brightness), shard(contrast), shard(saturation))
+    x = turn_hue(x, shard(turn)).clamp(0, 255)
+    return gaussian_blur(x, shard(sigma))

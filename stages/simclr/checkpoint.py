@@ -1,4 +1,4 @@
-"""The checkpoint of a training run: its state after the last complete epoch, from which the same run goes on.
+"""The checkpoint of a training run: its state after the last complete epoch, from which the same run resumes.
 
 It lies in .dvc/tmp/resume of the repository, outside all outputs, because DVC deletes those before a stage runs; runs
 with --temp and in the queue, which have a directory of their own, find it too. Its name is a hash of everything that
@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from stages.files.writing import write_bytes
-from stages.simclr.parallel import from_first, rank
+from stages.io.writing import write_bytes
+from stages.runtime.errors import UserError
+from stages.simclr.distributed import broadcast, rank
 
 History = list[dict[str, Any]]  # what was measured in each epoch
 
@@ -50,7 +51,7 @@ class Checkpoint:
         self._writing = self._writer.submit(self._write, _copied(state))
 
     def wait(self) -> None:
-        """Until the file is written. Exits where it can't be."""
+        """Until the file is written. Raises UserError where it can't be."""
         if self._writing:
             self._writing.result()
 
@@ -63,7 +64,7 @@ class Checkpoint:
 
     def restore(self, **parts: Any) -> History:
         """Loads the first process's file into the parts; the history, an empty one where there is no whole file."""
-        content = from_first(self.path.read_bytes() if rank() == 0 and self.path.exists() else None)
+        content = broadcast(self.path.read_bytes() if rank() == 0 and self.path.exists() else None)
         if content is None:
             return []
         digest, data = content[:32], content[32:]
@@ -75,7 +76,7 @@ class Checkpoint:
             part.load_state_dict(saved["parts"][name])
         self.epochs = len(saved["history"])
         if rank() == 0:
-            print(f"going on after epoch {self.epochs}, kept in {self.path}")
+            print(f"resuming after epoch {self.epochs}, from {self.path}")
         return saved["history"]
 
 
@@ -92,8 +93,8 @@ def _copied(state: Any) -> Any:
 def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
     """The checkpoint of the run that has these inputs; deleted if the block ends well, kept if not.
 
-    SIGTERM and Ctrl-C end the run with one line. Exits if the same run is going on elsewhere. Of several processes the
-    first one keeps the checkpoint and holds the lock.
+    SIGTERM and Ctrl-C become a UserError, and so does the same run that is running elsewhere. Of several processes
+    the first one keeps the checkpoint and holds the lock.
     """
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     # DVC sets DVC_ROOT to the user's repository, also where it runs a stage in a copy of it.
@@ -106,7 +107,7 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
             if rank() == 0:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
         except BlockingIOError:
-            sys.exit(f"{lock}: the same training is running elsewhere; wait for it, or stop it first")
+            raise UserError(f"{lock}: the same training is running elsewhere; wait for it, or stop it first") from None
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs ignore it
         try:
@@ -116,14 +117,14 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
                 checkpoint.wait()
         except KeyboardInterrupt:
             if rank() > 0:
-                sys.exit(1)
+                raise UserError("stopped") from None
             if not checkpoint.path.exists():
-                sys.exit("stopped before an epoch was complete, so nothing is kept")
+                raise UserError("stopped before an epoch was complete, so nothing is kept") from None
             last = f"epoch {checkpoint.epochs}" if checkpoint.epochs else "an earlier stop"  # not yet restored
-            sys.exit(
+            raise UserError(
                 f"stopped; the state after {last} is kept in {checkpoint.path}: "
-                "give the same command again to go on, or delete the file"
-            )
+                "give the same command again to resume, or delete the file"
+            ) from None
         if rank() == 0:
             checkpoint.path.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)

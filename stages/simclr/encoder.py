@@ -1,4 +1,4 @@
-"""The encoder f of SimCLR (section 2.1): torchvision's ResNet-18 without its classifier.
+"""The encoder f of SimCLR (section 2.1): torchvision's ResNet without its classifier.
 
 The same parameters under the same names, the same initialisation and the same function as torchvision's. Only two
 things are computed in another way, because at 32x32 they are most of the time that a training step takes on a CPU:
@@ -6,16 +6,23 @@ things are computed in another way, because at 32x32 they are most of the time t
 * 3x3 convolutions on maps of at most 2x2 are one matrix product (`TinyMapConv2d`);
 * the stem takes its maximum before the ReLU: both are monotonic, so the result is the same bit for bit.
 
-Shapes: B images, H x W pixels, D = 512 features, C channels in, O channels out, h x w map in, p x q map out.
-Pixels come in as 0..255, in any dtype. The scaling to [0, 1] is here and nowhere else, so that pretraining
-and feature extraction cannot disagree. As in the source experiment there is no mean and no standard deviation.
+Shapes: B images, H x W pixels, D features (512, of a ResNet-50 2048), C channels in, O channels out, h x w map in,
+p x q map out. Pixels come in as 0..255, in any dtype. The scaling to [0, 1] is here and nowhere else, so that
+pretraining and feature extraction cannot disagree. As in the source experiment there is no mean and no standard
+deviation.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-FEATURES = 512
+BACKBONES = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
 LARGEST_TINY_MAP = 4  # positions; measured on 2 CPU cores: 2x2 maps gain, 4x4 maps lose
 
 
@@ -27,9 +34,6 @@ class TinyMapConv2d(nn.Conv2d):
     zero). On the CPU only, where it was measured: oneDNN's backward pass on such maps is what it avoids, and GPUs
     don't use oneDNN.
     """
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, 3, stride, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, O, p, q)."""
@@ -59,64 +63,40 @@ class TinyMapConv2d(nn.Conv2d):
         return y.unflatten(1, (out_height, out_width, self.out_channels)).permute(0, 3, 1, 2)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2016, figure 5), halving the map where `stride` is 2."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = TinyMapConv2d(inputs, outputs, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = TinyMapConv2d(outputs, outputs)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()
-        if inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += self.downsample(x)
-        return self.relu(y)
-
-
-class Encoder(nn.Module):
-    """ResNet-18 from pixels to h, randomly initialised (He initialisation).
+class Encoder(ResNet):
+    """From pixels to h, randomly initialised (He initialisation).
 
     stem: "imagenet" keeps torchvision's 7x7 stride-2 convolution and max-pool; "cifar" is a 3x3 stride-1
     convolution without max-pool (SimCLR, appendix B.9).
     """
 
-    def __init__(self, stem: str) -> None:
-        super().__init__()
+    def __init__(self, backbone: str, stem: str) -> None:
+        block, layers = BACKBONES[backbone]
+        super().__init__(block, layers)
         self.stem = stem
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, FEATURES, 2), BasicBlock(FEATURES, FEATURES, 1))
-        nn.Linear(FEATURES, 1000)  # torchvision's classifier: draws its weights, so that a seed gives the same network
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.features = 512 * block.expansion
+        self.fc = nn.Identity()
         if stem == "cifar":
-            self.conv1 = TinyMapConv2d(3, 64)
+            self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
+        # torchvision's forward takes the ReLU first; the maximum first leaves a quarter of the work.
+        self.relu, self.maxpool = self.maxpool, self.relu
+        self.set_3x3_convolutions(TinyMapConv2d)
         self.to(memory_format=torch.channels_last)
 
+    def set_3x3_convolutions(self, kind: type[nn.Conv2d]) -> None:
+        """nn.Conv2d makes them PyTorch's own, which compute the same and have fewer operations to export."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.__class__ = kind
+
     def load_torchvision(self, state: dict[str, Tensor]) -> None:
-        """Takes over torchvision's ResNet-18 weights, but for its classifier and, with the CIFAR stem, its stem."""
+        """Takes over torchvision's weights, but for its classifier and, with the CIFAR stem, its stem."""
         own = self.state_dict()
-        ours = ("conv1.", "bn1.") if self.stem == "cifar" else ()
-        self.load_state_dict({name: own[name] if name.startswith(ours) else state[name] for name in own})
+        kept = ("conv1.", "bn1.") if self.stem == "cifar" else ()
+        self.load_state_dict({name: own[name] if name.startswith(kept) else state[name] for name in own})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) pixels 0..255 -> h (B, D)."""
-        x = self.bn1(self.conv1(x / 255))
-        x = self.relu(self.maxpool(x))  # the maximum first: the same values, a quarter of the ReLU's work
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean(dim=(2, 3))
+        return super().forward(x / 255)

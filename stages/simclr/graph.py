@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.simclr.parallel import world
+from stages.simclr.distributed import world_size
 from stages.simclr.training import Metrics, TrainingStep
 
 WARM_UP_STEPS = 3  # they make the optimizer's state, the libraries' handles and plans
@@ -22,7 +22,7 @@ def graphed_on_gpu(step: TrainingStep) -> Callable[[Tensor], Metrics]:
 
     Several processes exchange tensors within a step; whether that can be recorded was not tried.
     """
-    return GraphedStep(step) if step.rng.device.type == "cuda" and world() == 1 else step
+    return GraphedStep(step) if step.rng.device.type == "cuda" and world_size() == 1 else step
 
 
 class GraphedStep:

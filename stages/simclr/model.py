@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from stages.simclr.encoder import FEATURES, Encoder
+from stages.simclr.encoder import Encoder
 
 
 class SimCLR(nn.Module):
@@ -11,11 +11,13 @@ class SimCLR(nn.Module):
     The head has one hidden layer of 4P as in the source experiment (512 at P = 128).
     """
 
-    def __init__(self, stem: str, projection_dim: int) -> None:
+    def __init__(self, backbone: str, stem: str, projection_dim: int) -> None:
         super().__init__()
         hidden = 4 * projection_dim
-        self.encoder = Encoder(stem)
-        self.head = nn.Sequential(nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, projection_dim))
+        self.encoder = Encoder(backbone, stem)
+        self.head = nn.Sequential(
+            nn.Linear(self.encoder.features, hidden), nn.ReLU(), nn.Linear(hidden, projection_dim)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(V, 3, H, W) pixels 0..255 -> z (V, P)."""

@@ -15,10 +15,10 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from stages.files.tensors import Rows
-from stages.simclr.health import contrastive_metrics, embedding_health
+from stages.io.tensors import Rows
+from stages.simclr.distributed import all_gather, shard, sum_gradients
 from stages.simclr.loss import cosine_similarities, nt_xent
-from stages.simclr.parallel import gather, share, sum_gradients
+from stages.simclr.monitoring import contrastive_metrics, embedding_health
 
 HELD_OUT_FRACTION = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
 HEALTH_IMAGES = 4096
@@ -67,11 +67,11 @@ def load_batches(images: Rows | Tensor, batches: tuple[Tensor, ...]) -> Iterator
     """
     device = batches[0].device
     if isinstance(images, Tensor) and images.device == device:
-        yield from (images[share(batch.repeat(2))] for batch in batches)
+        yield from (images[shard(batch.repeat(2))] for batch in batches)
         return
 
     def load(batch: Tensor) -> Tensor:
-        rows = images[share(batch.repeat(2))]
+        rows = images[shard(batch.repeat(2))]
         return rows.pin_memory() if device.type == "cuda" else rows
 
     waiting: deque[Future[Tensor]] = deque()
@@ -89,7 +89,7 @@ def embed(model: nn.Module, images: Tensor, view: View, rng: Generator) -> Tenso
     views = view(images, rng)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
         z = model(views.contiguous(memory_format=torch.channels_last))
-    return gather(z)
+    return all_gather(z)
 
 
 def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:

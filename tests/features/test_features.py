@@ -21,7 +21,7 @@ def images(count: int, seed: int) -> torch.Tensor:
 def trained(stem: str) -> Encoder:
     """An encoder whose BatchNorm weights and statistics are far from those of the start."""
     torch.manual_seed(0)
-    encoder = Encoder(stem)
+    encoder = Encoder("resnet18", stem)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -195,10 +195,10 @@ def start_from(content: bytes) -> dict[str, torch.Tensor] | str:
     path = Path("weights.pth")
     path.write_bytes(content)
     before = contents()
-    weights = outcome(starting_weights, path, 0)
+    weights = outcome(starting_weights, "resnet18", path, 0)
     assert contents() == before
     if isinstance(weights, str):
-        assert weights.startswith("weights.pth: is not torchvision's ResNet-18 (")
+        assert weights.startswith("weights.pth: is not torchvision's resnet18 (")
     return weights
 
 

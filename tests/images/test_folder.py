@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.files.tensors import Stream
 from stages.images.folder import load_folder
+from stages.io.tensors import Stream
+from stages.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -47,9 +48,9 @@ def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) 
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(UserError) as stopped:
         load_folder(root, 32, None).train.images.all()
-    line = str(stopped.value.code)
+    line = str(stopped.value)
     assert "\n" not in line
     return line
 

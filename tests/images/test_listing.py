@@ -9,6 +9,7 @@ import pytest
 
 from stages.images.listing import Listing, list_folder
 from stages.images.sizes import Sizes, count_images
+from stages.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def add(folder: Path, *names: str) -> None:
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(UserError) as stopped:
         list_folder(root)
-    line = str(stopped.value.code)
+    line = str(stopped.value)
     assert line.isprintable()
     return line
 

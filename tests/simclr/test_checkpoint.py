@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from stages.runtime.errors import UserError
 from stages.simclr import checkpoint as checkpoint_module
 from stages.simclr.checkpoint import Checkpoint, resumable
 
@@ -89,7 +90,7 @@ def test_training_does_not_wait_for_a_slow_disk_and_what_comes_meanwhile_is_skip
 
 
 def test_a_state_that_cannot_be_written_ends_the_run_in_one_line() -> None:
-    with pytest.raises(SystemExit, match=r"x\.state: cannot be written"), resumable({}) as checkpoint:
+    with pytest.raises(UserError, match=r"x\.state: cannot be written"), resumable({}) as checkpoint:
         checkpoint.path = Path("a file/x.state")
         Path("a file").touch()
         checkpoint.save(HISTORY, model=model(1))
@@ -136,16 +137,16 @@ def test_a_damaged_one_is_reported_and_ignored(damage: str, capsys: pytest.Captu
 
 
 def test_the_same_run_twice_at_once_is_refused_in_one_line() -> None:
-    with resumable({}), pytest.raises(SystemExit, match="the same training is running"), resumable({}):
+    with resumable({}), pytest.raises(UserError, match="the same training is running"), resumable({}):
         pass
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Signals) -> None:
-    with pytest.raises(SystemExit) as stopped, resumable({}) as checkpoint:
+    with pytest.raises(UserError) as stopped, resumable({}) as checkpoint:
         checkpoint.save(HISTORY, model=model(1))
         signal.raise_signal(sent)
-    said = str(stopped.value.code)
+    said = str(stopped.value)
     assert said.startswith(f"stopped; the state after epoch 2 is kept in {checkpoint.path}")
     assert "\n" not in said
     with resumable({}) as again:
@@ -153,11 +154,11 @@ def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Sign
 
 
 def test_a_stop_before_the_first_epoch_is_over_says_that_nothing_is_kept() -> None:
-    with pytest.raises(SystemExit, match="nothing is kept"), resumable({}):
+    with pytest.raises(UserError, match="nothing is kept"), resumable({}):
         signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_stop_before_a_kept_state_is_read_says_where_it_is() -> None:
     path = interrupted_run({})
-    with pytest.raises(SystemExit, match=f"the state after an earlier stop is kept in {path}"), resumable({}):
+    with pytest.raises(UserError, match=f"the state after an earlier stop is kept in {path}"), resumable({}):
         signal.raise_signal(signal.SIGTERM)

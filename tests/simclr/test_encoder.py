@@ -21,7 +21,7 @@ def twins() -> tuple[Encoder, nn.Module]:
     stock = torchvision.models.resnet18()
     stock.fc = nn.Identity()
     torch.manual_seed(0)
-    return Encoder("imagenet"), stock
+    return Encoder("resnet18", "imagenet"), stock
 
 
 def test_a_seed_gives_torchvisions_network_and_the_same_random_numbers_after_it() -> None:
@@ -54,9 +54,7 @@ def test_features_and_gradients_are_torchvisions(training: bool) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (4, 1), (3, 2)])
 def test_tiny_map_convolution_is_the_convolution(size: tuple[int, int], stride: int, bias: bool) -> None:
     torch.manual_seed(0)
-    tiny = TinyMapConv2d(3, 5, stride).double()
-    if bias:  # as after BatchNorm was folded into it
-        tiny.bias = nn.Parameter(torch.randn(5, dtype=torch.float64))
+    tiny = TinyMapConv2d(3, 5, 3, stride, padding=1, bias=bias).double()  # with a bias, as after folding BatchNorm
     stock = nn.Conv2d(3, 5, 3, stride, padding=1, bias=bias).double()
     stock.load_state_dict(tiny.state_dict())
     x = torch.randn(4, 3, *size, dtype=torch.float64)
@@ -78,7 +76,7 @@ def test_integer_and_float_pixels_are_scaled_alike() -> None:
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_torchvisions_weights_are_taken_over_but_for_the_stem_of_cifar(stem: str) -> None:
-    encoder = Encoder(stem)
+    encoder = Encoder("resnet18", stem)
     own = copy.deepcopy(encoder.state_dict())
     state = {name: value + 1 for name, value in torchvision.models.resnet18().state_dict().items()}
     encoder.load_torchvision(state)
@@ -88,7 +86,7 @@ def test_torchvisions_weights_are_taken_over_but_for_the_stem_of_cifar(stem: str
 
 
 def test_cifar_stem_keeps_the_resolution() -> None:
-    encoder, sizes = Encoder("cifar"), []
+    encoder, sizes = Encoder("resnet18", "cifar"), []
     encoder.layer1.register_forward_hook(lambda _layer, _given, output: sizes.append(output.shape))
     assert encoder(pixels(2)).shape == (2, 512)
     assert sizes == [(2, 64, 32, 32)]

@@ -22,7 +22,7 @@ def stock_modules() -> nn.Sequential:
 
 def simclr() -> SimCLR:
     torch.manual_seed(0)
-    return SimCLR("imagenet", 128)
+    return SimCLR("resnet18", "imagenet", 128)
 
 
 def test_simclr_is_the_source_experiments_head_after_the_encoder() -> None:

@@ -11,11 +11,11 @@ from torch import Generator, Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from stages.files.tensors import open_tensors, write_tensors
+from stages.io.tensors import open_tensors, write_tensors
 from stages.simclr.augmentation import augment
 from stages.simclr.graph import GraphedStep
-from stages.simclr.health import what_is_wrong
 from stages.simclr.model import SimCLR
+from stages.simclr.monitoring import what_is_wrong
 from stages.simclr.training import (
     Metrics,
     TrainingStep,
@@ -99,7 +99,7 @@ class NoWaiting(TorchDispatchMode):
 
 def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> None:
     torch.manual_seed(0)
-    model = SimCLR("imagenet", 128)
+    model = SimCLR("resnet18", "imagenet", 128)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(1))
     step(images(8).repeat(2, 1, 1, 1))  # makes the optimizer's state
@@ -142,7 +142,7 @@ def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_ane
     def train(graphed: bool, stopped: bool = False) -> tuple[dict[str, Tensor], list[list[float]]]:
         def made() -> tuple[SimCLR, torch.optim.AdamW]:
             torch.manual_seed(0)
-            model = SimCLR(stem, 128).to(GPUS[0])
+            model = SimCLR("resnet18", stem, 128).to(GPUS[0])
             return model, torch.optim.AdamW(model.parameters(), fused=True)
 
         def stepped(model: SimCLR, optimizer: torch.optim.AdamW) -> tuple[Any, Generator]:
@@ -179,7 +179,7 @@ def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_ane
 def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -> None:
     def gradients_on(device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(0)
-        model = SimCLR("imagenet", 128).to(device)
+        model = SimCLR("resnet18", "imagenet", 128).to(device)
 
         def given(pixels: Tensor, _: Generator) -> Tensor:
             return pixels.permute(0, 3, 1, 2).float()

@@ -1,0 +1,40 @@
+"""`python -m stages NAME`: runs a stage of dvc.yaml, or the command `predict`. The only place with side effects.
+
+It fixes the arithmetic before a numeric library is imported, records the stage's inputs and compares them when it has
+ended, and turns a mistake of the user into one line.
+"""
+
+import sys
+from importlib import import_module
+
+from stages.runtime.arithmetic import fix_arithmetic, verify_arithmetic
+from stages.runtime.errors import UserError
+from stages.runtime.inputs import inputs_must_not_change, read_pipeline
+from stages.runtime.params import FILE, read_params, validated
+
+
+def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line at once
+    name = sys.argv.pop(1) if len(sys.argv) > 1 else ""  # `predict` reads the other arguments
+    if name == "predict":  # which works in any folder
+        fix_arithmetic(name, read_params() if FILE.exists() else {})
+        import_module("stages.predict").main()
+        return
+    pipeline = read_pipeline()
+    if name not in pipeline:
+        raise UserError(f"usage: python -m stages NAME; NAME is one of: {', '.join([*pipeline, 'predict'])}")
+    content = read_params()
+    fix_arithmetic(name, content)
+    with inputs_must_not_change(name, pipeline[name]):
+        script = import_module(f"stages.{name.replace('-', '_')}")
+        params = validated(script.Params, content)
+        if hasattr(params, "threads"):
+            verify_arithmetic(params.threads, params.same_bytes)
+        script.main(params)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

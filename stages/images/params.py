@@ -1,0 +1,18 @@
+"""The parameters of `download`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.runtime.params import Backbone, Data, PathText, PixelRange, Seed, StageParams, Weights
+
+
+class DownloadParams(StageParams):
+    backbone: Backbone
+    data: Data
+    folder: PathText
+    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)]
+    mirror: PathText | None
+    pixel_range: PixelRange
+    seed: Seed
+    weights: Weights

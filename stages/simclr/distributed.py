@@ -1,0 +1,195 @@
+"""Several processes, started by torchrun, that train one model: who they are, and what each does of a batch.
+
+`shard` takes a process's part of a batch and `all_gather` puts the parts together again. Started by Python alone there
+is one process, and everything here returns what it was given.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from stages.runtime.errors import UserError, one_line
+
+TIMEOUT = timedelta(minutes=10)  # of a process that waits for the others
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def local_device() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+@contextmanager
+def processes() -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, and leaves them when the block ends well; the device of this one."""
+    device = local_device()
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+    try:
+        if dist.is_torchelastic_launched():
+            _end_with_parent()
+            backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+            dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
+        yield device
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        reason = one_line(error)
+        raise UserError(
+            f"process {rank()}: another process has ended or does not answer; torchrun reports which was first "
+            f"({reason})"
+        ) from error
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """A torchrun that was killed would leave its processes training: they have sessions of their own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def shard(x: Tensor, dim: int = 0) -> Tensor:
+    """This process's part of `x`, of as many equal parts as there are processes."""
+    return x.chunk(world_size(), dim)[rank()]
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """What `shard` takes apart, from all processes in their order; only the own part has a gradient."""
+    if world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    parts[rank()] = x
+    return torch.cat(parts)
+
+
+def all_reduce(x: Tensor) -> Tensor:
+    """The sum over the processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def broadcast(value: Any) -> Any:
+    """What the first process gives, in all of them: only its host may have the file."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def must_agree(found: dict[str, str]) -> None:
+    """Raises UserError in every process, with the names of what differs, where one found another than the first."""
+    if world_size() == 1:
+        return
+    everyones: list[dict[str, str]] = [{}] * world_size()
+    dist.all_gather_object(everyones, found)
+    first = everyones[0]
+    for number, theirs in enumerate(everyones):
+        if differing := [name for name in sorted(first | theirs) if first.get(name) != theirs.get(name)]:
+            raise UserError(
+                f"{', '.join(differing)}: process {number} has another one than process 0; make the hosts equal"
+            )
+
+
+def sum_gradients(model: nn.Module) -> None:
+    """The gradient of the whole loss, where each process has that through its own part of the batch.
+
+    As one vector, always in the same order: how numbers are rounded depends on which are added first.
+    """
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """From now on every BatchNorm of the model takes mean and variance of the whole batch (SimCLR, section 2.2)."""
+    if world_size() == 1:
+        return
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = GlobalBatchNorm2d
+
+
+class _GlobalNorm(Function):
+    """BatchNorm (Ioffe and Szegedy, 2015, section 3) by PyTorch's own kernels, with one exchange in each direction."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W), (C,), (C,) -> (B, C, H, W), and mean and variance (C,) over all processes."""
+        own = torch.stack(torch.batch_norm_update_stats(x, None, None, 0.0))
+        means, variances = all_gather(own[None]).unbind(1)
+        mean = means.mean(0)
+        var = (variances + (means - mean).square()).mean(0)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, var)
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, var = ctx.saved_tensors
+        # First as if mean and variance were constants; then the part that goes through them, linear in x.
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, var, None, None, False, ctx.eps, (True, True, True)
+        )
+        count = x.numel() // x.shape[1] * world_size()
+        weight_mean, bias_mean = all_reduce(torch.stack((of_weight, of_bias))) / count
+        scale = torch.rsqrt(var + ctx.eps)
+        slope = -weight * scale.square() * weight_mean
+        offset = -weight * scale * bias_mean - slope * mean
+        return of_x.addcmul_(x, slope[:, None, None]).add_(offset[:, None, None]), of_weight, of_bias, None
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the batch of all processes, on the CPU, for which PyTorch's SyncBatchNorm has no code."""
+
+    # PyTorch's may do without them, the encoder's don't.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if not self.training:
+            return super().forward(x)
+        y, mean, var = _GlobalNorm.apply(x, self.weight, self.bias, self.eps)
+        count = x.numel() // x.shape[1] * world_size()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        return y

@@ -1,0 +1,94 @@
+"""Files are whole or absent, and the same for the same content."""
+
+import errno
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from stages.io.tensors import read_tensors, write_tensors
+from stages.io.writing import replacing, require_room, write_bytes, write_metrics, write_table
+from stages.runtime.errors import UserError
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("crash", "seen", "said"),
+    [
+        (RuntimeError("bug"), RuntimeError, "bug"),
+        (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
+        (FULL, UserError, "file: cannot be written .*No space left on device"),
+    ],
+)
+def test_a_crash_or_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, crash: BaseException, seen: type[BaseException], said: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(seen, match=said), replacing(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise crash
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".file.tmp").write_bytes(b"half of it, and longer")
+    write_bytes(tmp_path / "file", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_bytes(tmp_path / "file", b"new")
+        assert (reader.read(), (tmp_path / "file").read_bytes()) == (b"old", b"new")
+
+
+def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be written .*File exists"):
+        write_tensors(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
+
+
+def test_too_little_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+    require_room(tmp_path / "new" / "file", 1)
+    with pytest.raises(UserError, match=r"file: 1000000000\.00 GB are needed and .* GB are free") as stopped:
+        require_room(tmp_path / "new" / "file", 10**18)
+    assert "\n" not in str(stopped.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_and_metrics_are_plain_and_have_six_digits(tmp_path: Path) -> None:
+    write_table(tmp_path / "x.csv", pd.DataFrame({"step": [1, 2], "loss": [1 / 3, 2e-7 / 3], "name": ["ä", "b,c"]}))
+    assert (tmp_path / "x.csv").read_bytes() == 'step,loss,name\n1,0.333333,ä\n2,6.66667e-08,"b,c"\n'.encode()
+    write_metrics(tmp_path / "x.json", {"b": {"c": 2 / 3}, "a": 1})
+    assert (tmp_path / "x.json").read_bytes() == b'{\n  "a": 1,\n  "b": {\n    "c": 0.666667\n  }\n}\n'
+
+
+def test_a_metric_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    """JSON has none, and DVC could not read the file."""
+    with pytest.raises(ValueError):
+        write_metrics(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_and_notes_come_back_whatever_their_order_from_the_same_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "new" / "x.safetensors", tmp_path / "y.safetensors"
+    tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(0.5), "none": torch.empty(0, 3)}
+    notes = {"names": ["ä", "b"], "count": 2}
+    write_tensors(first, tensors, notes)
+    write_tensors(second, dict(reversed(tensors.items())), dict(reversed(notes.items())))
+    assert first.read_bytes() == second.read_bytes()
+    read, read_notes = read_tensors(first)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert read_notes == notes
+
+
+def test_a_missing_file_is_refused_in_one_line_that_says_how_to_restore_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot be read .*dvc checkout") as stopped:
+        read_tensors(tmp_path / "x.safetensors")
+    assert "\n" not in str(stopped.value)

@@ -1,0 +1,144 @@
+"""What the report says of the tables, against slow versions and scikit-learn."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from stages.reporting.summaries import (
+    accuracy_of_classes,
+    answer,
+    confused_pairs,
+    groups,
+    read_table,
+    reliability,
+    results_of,
+    surest_mistakes,
+)
+
+STREAM = np.random.default_rng(0)
+NAMES = np.array(["ant", "bee", "cat", "dog"])
+ACTUAL = STREAM.integers(0, 4, 200)
+PREDICTED = np.where(STREAM.random(200) < 0.6, ACTUAL, STREAM.integers(0, 4, 200))
+PREDICTIONS = pd.DataFrame(
+    {
+        "image": np.arange(200), "actual": NAMES[ACTUAL], "predicted": NAMES[PREDICTED],
+        "confidence": STREAM.random(200), "actual_group": NAMES[ACTUAL], "predicted_group": NAMES[PREDICTED],
+    }
+)  # fmt: skip
+RIGHT = PREDICTIONS[PREDICTIONS.index % 2 == 0].assign(predicted=lambda rows: rows.actual)
+
+
+def test_reliability_has_a_row_per_fifteenth_of_confidence() -> None:
+    table = reliability(PREDICTIONS)
+    expected = []
+    for number in range(15):
+        inside = [i for i, p in enumerate(PREDICTIONS.confidence) if number / 15 < p <= (number + 1) / 15]
+        if inside:
+            right = sum(ACTUAL[i] == PREDICTED[i] for i in inside)
+            expected.append(
+                [sum(PREDICTIONS.confidence[i] for i in inside) / len(inside), right / len(inside), len(inside)]
+            )
+    np.testing.assert_allclose(table.to_numpy(), expected)
+
+
+def test_confused_pairs_and_accuracies_are_those_of_scikit_learns_confusion_matrix() -> None:
+    matrix = confusion_matrix(ACTUAL, PREDICTED)
+    pairs = confused_pairs(PREDICTIONS, 100)
+    assert sum(pair["images"] for pair in pairs) == matrix.sum() - np.trace(matrix)
+    assert [pair["images"] for pair in pairs] == sorted((pair["images"] for pair in pairs), reverse=True)
+    for pair in pairs:
+        row, column = (list(NAMES).index(pair[name]) for name in ("actual", "predicted"))
+        assert pair["images"] == matrix[row, column]
+        assert pair["fraction"] == pytest.approx(matrix[row, column] / matrix[row].sum())
+    accuracies = accuracy_of_classes(PREDICTIONS)
+    assert accuracies.to_dict() == pytest.approx(dict(zip(NAMES, np.diag(matrix) / matrix.sum(1), strict=True)))
+    assert accuracies.is_monotonic_increasing
+
+
+def test_the_surest_mistakes_come_first() -> None:
+    expected = sorted((-p, i) for i, p in enumerate(PREDICTIONS.confidence) if PREDICTED[i] != ACTUAL[i])[:5]
+    assert surest_mistakes(PREDICTIONS, 5).image.tolist() == [i for _, i in expected]
+
+
+def test_where_nothing_is_wrong_there_are_no_pairs_and_no_mistakes() -> None:
+    assert confused_pairs(RIGHT, 5) == []
+    assert len(surest_mistakes(RIGHT, 5)) == 0
+
+
+def test_the_group_of_the_rest_comes_last() -> None:
+    table = pd.DataFrame({"actual_group": ["zebra", "all others"], "predicted_group": ["bee", "bee"]})
+    assert groups(table) == ["bee", "zebra", "all others"]
+
+
+def test_an_empty_number_in_a_table_is_none_and_names_of_classes_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("actual,loss\n7,0.5\nnan,\n,1\n")
+    table = read_table(tmp_path / "x.csv")
+    assert table.actual.tolist() == ["7", "nan", ""]
+    assert table.loss.tolist() == [0.5, pytest.approx(float("nan"), nan_ok=True), 1]
+
+
+def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> None:
+    keys = {"probe": "logreg", "classes": "all"}
+    scores = pd.DataFrame(
+        [{**keys, "encoder": name, "split": split, "accuracy": accuracy, "majority": 0.4}
+         for name, split, accuracy in (("pixels", "train", 0.9), ("pixels", "test", 0.5), ("simclr", "train", 1.0),
+                                       ("simclr", "test", 0.7))]
+    )  # fmt: skip
+    gains = pd.DataFrame([{**keys, "control": "pixels", "gain": 0.2}])
+    (result,) = results_of(scores, gains, {"all": "all 3 classes"}).items()
+    assert result[0] == "logistic regression, all 3 classes"
+    assert result[1]["test"]["simclr"]["accuracy"] == 0.7
+    assert result[1]["gain"]["pixels"]["gain"] == 0.2
+    assert result[1]["train"] == {"pixels": 0.9, "simclr": 1.0}
+    assert result[1]["majority"] == 0.4
+
+
+def answered(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
+    """What the page says of SimCLR's accuracy beside the pixels' 50 % and the untrained network's 40 %."""
+    keys = {"probe": "logreg", "classes": "all"}
+    accuracies = {"pixels": 0.5, "untrained": 0.4, "simclr": accuracy}
+    scores = pd.DataFrame(
+        {**keys, "encoder": name, "split": split, "accuracy": a, "images": 250}
+        for name, a in accuracies.items()
+        for split in ("train", "test")
+    )
+    gains = pd.DataFrame(
+        {**keys, "control": name, "gain": accuracy - accuracies[name], "gain_low": low, "gain_high": high}
+        for name in ("pixels", "untrained")
+    )
+    efficiency = pd.DataFrame(
+        {"encoder": encoder, "images_per_class": count, "accuracy": a}
+        for encoder, drawn in {
+            "pixels": ((10, 0.1), (20, pixels_with_twenty), (20, 0.1), (50, 0.5)),
+            "simclr": ((10, 0.9), (10, 0.3), (20, with_twenty), (20, 0.9), (50, accuracy)),
+        }.items()
+        for count, a in drawn
+    )
+    return answer(scores, gains, efficiency)
+
+
+def test_the_answer_names_the_best_control_and_how_few_labels_do_as_well_in_every_draw() -> None:
+    right = (
+        "With all 250 labelled images, logistic regression on SimCLR's features is right for 70.0 % of the test "
+        "images, against 50.0 %: +20.0 points (95 % interval +15.0 to +25.0)."
+    )
+    few = "With 20 labelled images of each class SimCLR's features do what raw pixels need all for. "
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.5) == few + right
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.49) == right
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == right  # which need no more either
+
+
+def test_the_answer_says_where_a_control_wins_and_where_nothing_can_be_said() -> None:
+    assert answered(0.4, -0.15, -0.05, 0.5).startswith("Raw pixels are better than SimCLR's features: with all 250 lab")
+    assert answered(0.51, -0.01, 0.03, 0.5).startswith("Between SimCLR's features and raw pixels these test images sh")
+
+
+def test_where_nothing_is_wrong_there_are_no_confused_pairs_and_no_mistakes() -> None:
+    right = pd.DataFrame(
+        {"image": [0, 1], "actual": ["a", "b"], "predicted": ["a", "b"], "confidence": [0.5, 0.6]}
+    ).assign(actual_group="g", predicted_group="g")
+    assert confused_pairs(right, 5) == []
+    assert surest_mistakes(right, 5).empty

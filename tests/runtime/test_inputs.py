@@ -1,0 +1,91 @@
+"""A stage whose inputs change while it runs does not succeed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.runtime.errors import UserError
+from stages.runtime.inputs import IGNORED, fingerprints, inputs_must_not_change, read_pipeline
+from stages.runtime.params import FILE
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = """
+stages:
+  train:
+    deps: [train.py, room, data.bin, "${folder}"]
+    params: [lr, augment]
+"""
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / FILE, tmp_path)
+    for name in ("train.py", "room/inner/model.py", "room/__pycache__/a.pyc", "data.bin", "examples/images/cat/1.png"):
+        write(name, "as it was")
+    write("dvc.yaml", PIPELINE)
+
+
+def write(name: str, content: str) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(content)
+
+
+def edit_params(old: str, new: str) -> None:
+    assert old in FILE.read_text()
+    write(str(FILE), FILE.read_text().replace(old, new))
+
+
+CHANGES = [
+    ("train.py", lambda: write("train.py", "as it is!")),
+    ("room/inner/model.py", lambda: write("room/inner/model.py", "as it is!")),
+    ("room/inner/model.py", lambda: Path("room/inner/model.py").unlink()),
+    ("room/new.py", lambda: write("room/new.py", "")),
+    ("data.bin", lambda: write("data.bin", "as it is!")),
+    ("data.bin", lambda: Path("data.bin").unlink()),
+    ("examples/images", lambda: write("examples/images/cat/1.png", "as it was")),  # by its time
+    ("examples/images", lambda: write("examples/images/cat/2.png", "new")),
+    ("params.yaml: lr", lambda: edit_params("lr: 2.0e-4", "lr: 3.0e-4")),
+    ("params.yaml: augment", lambda: edit_params("blur: 0.5", "blur: 0.6")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES)
+def test_what_changes_while_the_stage_runs_is_named(name: str, change: Callable[[], None]) -> None:
+    changed = pytest.raises(UserError, match=f"^{name}: changed while the stage")
+    with changed, inputs_must_not_change("train", read_pipeline()["train"]):
+        change()
+
+
+def test_what_the_stage_does_not_read_may_change() -> None:
+    before = fingerprints(read_pipeline()["train"])
+    with inputs_must_not_change("train", read_pipeline()["train"]):
+        edit_params("max_iter: 1000", "max_iter: 900")
+        write("other.py", "")
+        write("room/__pycache__/a.pyc", "compiled again")
+        write("room/.b.csv.tmp", "not yet all of it")
+        os.utime("room/inner/model.py", (1, 1))
+    assert fingerprints(read_pipeline()["train"]) == before
+
+
+def test_a_failure_of_the_stage_is_its_own() -> None:
+    with pytest.raises(ZeroDivisionError), inputs_must_not_change("train", read_pipeline()["train"]):
+        write("train.py", "")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("folder", ['"a\\0b"', "x" * 300])
+def test_a_folder_of_an_impossible_name_leads_to_one_line_or_none(folder: str) -> None:
+    edit_params("folder: examples/images", f"folder: {folder}")
+    try:
+        fingerprints(read_pipeline()["train"])
+    except UserError as stopped:
+        assert str(stopped).startswith("params.yaml: folder = ")
+
+
+def test_what_dvc_leaves_out_is_left_out() -> None:
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    assert tuple(line for line in lines if not line.startswith("#")) == IGNORED

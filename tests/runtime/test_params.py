@@ -1,0 +1,110 @@
+"""params.yaml: what is accepted, and the one line that a mistake gets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stages.check import Params
+from stages.runtime.errors import UserError
+from stages.runtime.params import FILE
+from tests.repository import load_params
+
+COMMITTED = (Path(__file__).parents[2] / FILE).read_text()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(old: str = "", new: str = "") -> Params:
+    """The committed params.yaml with one part replaced (a regular expression)."""
+    text, count = re.subn(old, new, COMMITTED, count=1, flags=re.M) if old else (COMMITTED, 1)
+    assert count == 1, f"{old} is not in params.yaml"
+    FILE.write_text(text)
+    return load_params()
+
+
+def refusal(old: str, new: str) -> list[str]:
+    """The lines for the wrong keys."""
+    with pytest.raises(UserError) as stopped:
+        load(old, new)
+    *wrong, advice = str(stopped.value).splitlines()
+    assert "git checkout HEAD" in advice
+    return wrong
+
+
+def test_defaults_are_the_source_experiments() -> None:
+    params = load()
+    assert (params.batch_size, params.projection_dim, params.epochs) == (256, 128, 25)
+    assert (params.lr, params.weight_decay) == (2e-4, 1e-4)
+    assert params.first_classes == 10
+    assert params.linear.model_dump() == {"batch_size": 32, "epochs": 100, "lr": 1e-3, "weight_decay": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("launch", "processes"),
+    [
+        ("python", 1),
+        ("torchrun --standalone --nproc-per-node=4", 4),
+        ("torchrun --nnodes=2 --nproc_per_node=3", 6),
+        ("torchrun --nproc-per-node=gpu", 1),  # as many as there are: pretraining itself will know
+    ],
+)
+def test_the_number_of_processes_is_read_where_it_is_given(launch: str, processes: int) -> None:
+    assert load(r"^launch: \S+", f"launch: {launch}").processes == processes
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1e-5", "1.0e-5", "0.00001"])
+def test_every_way_to_write_a_number_arrives_as_a_float(text: str) -> None:
+    assert load(r"^lr: \S+", f"lr: {text}").lr == 1e-5
+
+
+def test_a_whole_number_will_do_for_a_float() -> None:
+    assert load(r"^temperature: \S+", "temperature: 1").temperature == 1.0
+
+
+MISTAKES = [
+    ("lr", "'1e-5'", "lr = '1e-5' (str): input should be a valid number"),
+    ("lr", "0", "lr = 0 (int): input should be greater than 0"),
+    ("lr", ".nan", "lr = nan (float): input should be a finite number"),
+    ("weight_decay", ".inf", "weight_decay = inf (float): input should be a finite number"),
+    ("batch_size", "1", "batch_size = 1 (int): input should be greater than or equal to 2"),
+    ("batch_size", "25.6", "batch_size = 25.6 (float): input should be a valid integer"),
+    ("batch_size", "true", "batch_size = True (bool): input should be a valid integer"),
+    ("seed", "-1", "seed = -1 (int): input should be greater than or equal to 0"),
+    ("launch", "pyhton", "launch = 'pyhton' (str): string should match pattern '^(python|torchrun( -[^ ]+)*)$'"),
+    ("data", "imagenet", "data = 'imagenet' (str): input should be 'sample', 'cifar' or 'folder'"),
+    ("  flip", "yes", "augment.flip = 'yes' (str): input should be a valid boolean"),
+    ("  blur", "1.5", "augment.blur = 1.5 (float): input should be less than or equal to 1"),
+    ("  min_area", "0", "augment.min_area = 0 (int): input should be greater than 0"),
+    ("  C", "[] #", "logreg.C = [] (list): list should have at least 1 item"),
+    ("  C", "[0.1, x] #", "logreg.C.1 = 'x' (str): input should be a valid number"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), MISTAKES, ids=[expected for *_, expected in MISTAKES])
+def test_a_mistake_gets_one_line_that_names_it(key: str, value: str, expected: str) -> None:
+    (line,) = refusal(rf"^{key}:(?: \S+|.*\n(?:  - .*\n)+)", f"{key}: {value}\n")
+    assert line.startswith(f"params.yaml: {expected}")
+
+
+def test_a_missing_and_an_unknown_key_get_a_line_each() -> None:
+    assert refusal(r"^lr:", "learning_rate:") == [
+        "params.yaml: lr is missing",
+        "params.yaml: learning_rate is not a parameter of this pipeline",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"lr: [", b"lr: 1\nlr: 2\n", b"\xff\xfe", b"- a list\n", b"", b"just text"])
+def test_a_file_that_is_no_mapping_is_refused(content: bytes) -> None:
+    FILE.write_bytes(content)
+    with pytest.raises(UserError, match=r"^params\.yaml: ") as stopped:
+        load_params()
+    assert len(str(stopped.value).splitlines()) <= 2
+
+
+def test_a_missing_file_says_where_to_stand() -> None:
+    with pytest.raises(UserError, match="root of the repository"):
+        load_params()

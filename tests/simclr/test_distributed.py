@@ -1,0 +1,149 @@
+"""Several processes do what one does, in float64, where rounding hides nothing; and what usual mistakes would do."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+from torch.multiprocessing.spawn import spawn
+from tqdm import tqdm
+
+from stages.features.extraction import extract
+from stages.simclr import distributed, training
+from stages.simclr.augmentation import augment
+from stages.simclr.loss import cosine_similarities, without_self
+from stages.simclr.model import SimCLR
+
+CPU = torch.device("cpu")
+BATCH = 8
+CLOSE = 1e-10  # of the largest number of a tensor
+
+Step = dict[str, Tensor]  # the loss, the change of every parameter and of BatchNorm's statistics
+
+
+def view(images: Tensor, rng: Generator) -> Tensor:
+    return augment(images, rng, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True).double()
+
+
+def one_step() -> Step:
+    """What a step of SGD with a learning rate of 1, which is the gradient, changes."""
+    torch.manual_seed(0)
+    model: nn.Module = SimCLR("resnet18", "imagenet", 16).double()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    distributed.synchronise_batch_norm(model)
+    rng = Generator().manual_seed(training.epoch_seed(0, 1))
+    images = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8, generator=rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    step = training.TrainingStep(model, optimizer, view, 0.5, rng)
+    steps = training.train_epoch(step, images, (torch.arange(BATCH),), tqdm(disable=True))
+    changes = {name: tensor - before[name] for name, tensor in model.state_dict().items()}
+    return {"loss": steps[0]["loss"]} | changes
+
+
+def features() -> Tensor:
+    """Of more images than one batch of the extraction."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (600, 32, 32, 3), dtype=torch.uint8)
+    return extract(SimCLR("resnet18", "imagenet", 16).encoder, images, CPU).all()
+
+
+def mean_of_gradients(model: nn.Module) -> None:
+    distributed.sum_gradients(model)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= distributed.world_size()
+
+
+def own_rows_only(z: Tensor, temperature: float) -> tuple[Tensor, Any]:
+    """Each process scores its own rows, so what its embeddings do as candidates in others' rows has no gradient."""
+    logits = without_self(cosine_similarities(z)) / temperature
+    partner = torch.arange(len(z)).roll(len(z) // 2)
+    own = nn.functional.cross_entropy(distributed.shard(logits), distributed.shard(partner), reduction="sum") / len(z)
+    return own, {"loss": distributed.all_reduce(own.detach().clone())}
+
+
+def both_views_of_its_images(rows: Tensor) -> Tensor:
+    """Then the gathered rows are not all first views and then all second ones."""
+    return distributed.shard(rows[: len(rows) // 2]).repeat(2)
+
+
+MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "gradients averaged": (training, "sum_gradients", mean_of_gradients),
+    "candidates without a gradient": (training, "contrast", own_rows_only),
+    "views in another order": (training, "shard", both_views_of_its_images),
+    "BatchNorm per process": (distributed, "synchronise_batch_norm", lambda model: None),
+}
+
+
+def worker(number: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=count)
+    found: dict[str, Any] = {"right": one_step(), "features": features()}
+    if count == 2:
+        for name, (module, what, wrong) in MISTAKES.items():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(module, what, wrong)
+                found[name] = one_step()
+    torch.save(found, folder / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone() -> Step:
+    return one_step()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
+    """What each process found, by how many there were."""
+    found = {}
+    for count in (2, 4):
+        folder = tmp_path_factory.mktemp("processes")
+        spawn(worker, (count, folder), nprocs=count)
+        found[count] = [torch.load(folder / f"{number}.pt") for number in range(count)]
+    return found
+
+
+def difference(step: Step, expected: Step) -> dict[str, float]:
+    """The largest one of each tensor, as a share of the largest number that is expected."""
+    assert step.keys() == expected.keys()
+    return {
+        name: float((step[name] - value).abs().max() / value.abs().max().clamp(min=1e-30))
+        for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_loss_gradients_and_batchnorm_of_several_processes_are_those_of_one(
+    count: int, alone: Step, runs: dict[int, list[Any]]
+) -> None:
+    differences = difference(runs[count][0]["right"], alone)
+    assert {"loss", "head.2.weight", "encoder.conv1.weight", "encoder.layer4.1.bn2.running_var"} <= differences.keys()
+    assert max(differences.values()) < CLOSE, max(differences.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_every_process_has_the_same_numbers(count: int, runs: dict[int, list[Any]]) -> None:
+    first, *others = (each["right"] for each in runs[count])
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_classic_mistake_is_far_off(mistake: str, alone: Step, runs: dict[int, list[Any]]) -> None:
+    assert max(difference(runs[2][0][mistake], alone).values()) > 1e-3
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_features_are_the_same_bytes_from_any_number_of_processes(count: int, runs: dict[int, list[Any]]) -> None:
+    expected = features()
+    assert all(torch.equal(each["features"], expected) for each in runs[count])
+
+
+def test_one_process_gets_what_it_gave() -> None:
+    x = torch.arange(6.0)
+    assert torch.equal(distributed.shard(x), x)
+    assert torch.equal(distributed.all_gather(x), x)
+    distributed.must_agree({"torch": "1"})

@@ -1,0 +1,175 @@
+"""`python -m stages NAME` is the only place with side effects; every module can be imported and used anywhere."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.runtime.arithmetic import THREADS, has_avx2, switches
+from stages.runtime.params import FILE, WAY_BACK, read_params
+from tests.repository import ROOT
+
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "stages").rglob("*.py")
+    if path.name != "__init__.py"
+)
+SWITCHES = list(switches({}, compatible=True))
+# As in a shell where nothing is set up: conftest.py has set the switches for the tests themselves.
+BARE = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+
+
+def python(*arguments: str, at: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that finds the packages of this working tree."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=at, env=BARE | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+
+def prints(script: str) -> str:
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_module_can_be_imported_after_the_numeric_libraries_in_any_order() -> None:
+    assert len(MODULES) > 30
+    shuffled = random.Random(0).sample(MODULES, len(MODULES))
+    imports = "\n".join(f"import {name}" for name in shuffled)
+    set_up = f"[os.environ.get(name) for name in {SWITCHES}], torch.get_num_threads()"
+    before = f"import os, numpy, torch, pandas\nbefore = {set_up}"
+    assert prints(f"{before}\n{imports}\nprint(before == ({set_up}))") == "True\n"
+
+
+NOTEBOOK = """
+import numpy, pandas, torch
+from stages.features.extraction import extract
+from stages.images.sample import draw
+from stages.probing.neighbours import fit_neighbours
+from stages.probing.probe import Split
+from stages.simclr.augmentation import augment
+from stages.simclr.loss import cosine_similarities, nt_xent
+from stages.simclr.model import SimCLR
+
+rng, classes = torch.Generator().manual_seed(0), torch.arange(10).repeat(4)
+images, model = draw(classes, 32, rng), SimCLR("resnet18", "imagenet", 128)
+views = augment(images.repeat(2, 1, 1, 1), rng, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
+loss = nt_xent(cosine_similarities(model(views)), temperature=0.07)
+train, test = extract(model.encoder, images, torch.device("cpu")).all().numpy().reshape(2, 20, -1)
+probe = fit_neighbours(Split(train, classes[:20].numpy()), 5)
+accuracy = (probe.logits(test).argmax(1) == classes[20:].numpy()).mean()
+print(loss.item(), views.mean().item(), train.std(), accuracy)
+"""
+
+
+def test_a_notebook_computes_a_loss_a_view_features_and_a_probe_in_ten_lines() -> None:
+    loss, pixel, deviation, accuracy = map(float, prints(NOTEBOOK).split())
+    assert 3 < loss < 20  # the logarithm of 79 candidates is 4.4
+    assert 50 < pixel < 200
+    assert deviation > 0
+    assert 0 < accuracy <= 1
+
+
+def test_no_numeric_library_is_imported_with_the_entry_point() -> None:
+    heavy = "{'numpy', 'torch', 'torchvision', 'scipy', 'sklearn', 'pandas', 'matplotlib', 'onnxruntime', 'PIL'}"
+    assert prints(f"import sys, stages.__main__; print({heavy}.intersection(sys.modules))") == "set()\n"
+
+
+RECORDER = """
+import json, os, runpy, sys
+
+class Recorder:
+    def find_spec(self, name, *_):
+        if name in ("numpy", "torch", "scipy", "sklearn"):  # the first that is imported: this is what it reads
+            print(json.dumps(dict(os.environ)))
+            sys.stdout.flush()
+            os._exit(0)
+
+sys.meta_path.insert(0, Recorder())
+sys.argv = ["stages", sys.argv[1]]
+runpy.run_module("stages", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
+@pytest.mark.parametrize("name", [*(name for name in STAGES if name != "check"), "predict"])
+def test_the_switches_are_set_before_a_numeric_library_is_imported(name: str) -> None:
+    done = python("-c", RECORDER, name)
+    assert done.returncode == 0, done.stderr
+    environment = json.loads(done.stdout.splitlines()[-1])
+    threads = str(read_params(ROOT / FILE)["threads"])
+    compatible = name in ("extract-features", "fit-logreg")
+    expected = dict.fromkeys(THREADS, threads) | {
+        "MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    assert {switch: environment.get(switch) for switch in expected} == expected
+
+
+@pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
+def test_a_library_that_ignores_its_switch_is_noticed() -> None:
+    script = (
+        "import os; from stages.runtime.arithmetic import fix_arithmetic, verify_arithmetic\n"
+        "fix_arithmetic('pretrain', {})\n"
+        "os.environ['ATEN_CPU_CAPABILITY'] = 'default'\n"
+        "try: verify_arithmetic(2, True)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    assert "UserError torch computes with DEFAULT in place of AVX2" in prints(script)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With dvc.yaml and params.yaml, and nothing else."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path
+
+
+def refusal(folder: Path, *arguments: str) -> list[str]:
+    """The lines with which the entry point ends; nothing else is printed."""
+    done = python("-m", "stages", *arguments, at=folder)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [(), ("train",), ("__main__",), ("../check",), ("simclr.training",), ("",)])
+def test_a_name_that_is_no_stages_is_one_line_with_all_names(folder: Path, arguments: tuple[str, ...]) -> None:
+    [line] = refusal(folder, *arguments)
+    assert line.startswith("usage: python -m stages NAME; NAME is one of: check, download, pretrain")
+    assert line.endswith("report, predict")
+
+
+@pytest.mark.parametrize("missing", ["dvc.yaml", "params.yaml"])
+def test_a_folder_that_is_not_the_repository_is_one_line(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    [line] = refusal(folder, "pretrain")
+    assert line.startswith(f"{missing}: not found; run from the root of the repository")
+
+
+def test_a_file_that_is_no_yaml_is_one_line_with_its_place(folder: Path) -> None:
+    (folder / "params.yaml").write_text("seed: 0\nlr: [1\n")
+    [line] = refusal(folder, "check")
+    assert line.startswith("params.yaml: is not valid YAML: line ")
+    assert WAY_BACK in line
+
+
+def test_every_mistake_is_a_line_and_the_way_back_another(folder: Path) -> None:
+    content = (folder / "params.yaml").read_text()
+    content = content.replace("epochs: 25 ", "epochs: ten").replace("flip: true", "flip: 1").replace("stem:", "step:")
+    (folder / "params.yaml").write_text(content)
+    *mistakes, advice = refusal(folder, "check")
+    assert sorted(line.split()[1] for line in mistakes) == ["augment.flip", "epochs", "stem", "step"]
+    assert all(line.startswith("params.yaml: ") for line in mistakes)
+    assert advice == f"(correct it, or go back: `{WAY_BACK}`)"
