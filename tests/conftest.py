@@ -1,4 +1,4 @@
-"""One small run of the pipeline, shared by all tests that look at it or go on from it."""
+"""The arithmetic of the tests' process, and the fixtures that several files use."""
 
 from pathlib import Path
 
@@ -35,3 +35,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Reposi
 def repository(finished: Repository, tmp_path: Path) -> Repository:
     """A copy to change."""
     return finished.copy(tmp_path / "repository")
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,27 +1,35 @@
-"""A repository of its own for a test, where commands run as in a user's shell."""
+"""What tests share: small inputs, refusals, a repository where commands run as in a user's shell, a browser."""
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+from torch import Tensor
 
 from stages.check import Params
+from stages.images.dataset import Dataset
+from stages.runtime.errors import UserError
 from stages.runtime.params import FILE, read_params, validated
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ("metrics", "plots", "models", "data")
 CHECKPOINTS = ".dvc/tmp/resume"
-
+CHROMIUM = shutil.which("chromium")
 
 SMALL = {
     "data": "folder", "threads": 1, "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2,
@@ -40,8 +48,37 @@ def write_images(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / part / name / f"{image}.png")
 
 
+def images_of(dataset: Dataset) -> list[Tensor]:
+    """Images for pretraining, for training and for testing the probes, read in this order."""
+    unlabelled = [dataset.unlabelled.all()] if dataset.unlabelled else []
+    train, test = dataset.train.images.all(), dataset.test.images.all()
+    return [*(unlabelled or [train]), train, test]
+
+
+def tar_of(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A compressed archive; members of another kind than files have no content and are links to ../evil."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "../evil"
+            info.size = len(data) if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def load_params(file: Path = FILE) -> Params:
     return validated(Params, read_params(file))
+
+
+def refusal(action: Callable[..., object], *arguments: Any) -> str:
+    """The one line that an action is refused with. It warns of nothing besides."""
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(UserError) as stopped:
+        action(*arguments)
+    assert [str(warning.message) for warning in warned] == []
+    line = str(stopped.value)
+    assert line.isprintable()  # so without a line break
+    return line
 
 
 class Repository:
@@ -128,3 +165,26 @@ class Repository:
     def is_clean(self) -> bool:
         """Whether neither git nor DVC sees a change."""
         return self.run("git status --porcelain") == "" and "up to date" in self.run("dvc status")
+
+
+def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:
+    """What headless Chromium makes of a page: the DOM, what it requested beyond the file, errors of scripts."""
+    log = profile / "net.json"
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--enable-logging=stderr",
+            f"--log-net-log={log}", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    # The browser's own requests have no origin, a page's have its own. Killed early, the log lacks its end.
+    text = log.read_text()
+    try:
+        events: list[dict[str, Any]] = json.loads(text)["events"]
+    except json.JSONDecodeError:
+        events = json.loads(text.rstrip().rstrip(",") + "]}")["events"]
+    starts = [event["params"] for event in events if "initiator" in event.get("params", {})]
+    requested = [start["url"] for start in starts if start["initiator"] != "not an origin"]
+    return done.stdout, requested, re.findall(r'CONSOLE.*"(Uncaught .*?)"', done.stderr)

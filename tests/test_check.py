@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from stages import check
@@ -13,10 +11,8 @@ from stages.check import Params
 from stages.check import too_few_images as mistakes
 from stages.images.sizes import SAMPLE, Sizes, count_images
 from stages.runtime.params import FILE
-from tests.bad_input import LONGEST, examples
 from tests.repository import load_params
 
-SETTINGS = 250  # examples
 COMMITTED = Path(__file__).parents[1] / FILE
 
 
@@ -84,24 +80,3 @@ def test_two_batches_are_enough_and_classes_may_be_small() -> None:
     assert mistakes(params(batch_size=300), TEN_CLASSES) == []
     # 20 and more per class are not to be had, so they are left out of label efficiency, and no mistake.
     assert mistakes(params(batch_size=2), Sizes(60, [6] * 10, 10)) == []
-
-
-from_two = st.integers(2, 9) | st.integers(2, 2**31 - 1)
-classes = st.lists(st.integers(1, 12), min_size=2, max_size=5)
-settings = st.builds(
-    params,
-    seed=st.integers(0, 2**31 - 1),
-    batch_size=from_two,
-    first_classes=from_two,
-    logreg__labels_per_class=st.lists(from_two, max_size=4),
-)
-
-
-@examples(SETTINGS)
-@given(settings, st.builds(Sizes, st.integers(2, 99), classes, st.integers(2, 99)))
-def test_what_does_not_fit_the_images_gets_a_line_each(drawn: Params, sizes: Sizes) -> None:
-    lines = mistakes(drawn, sizes)
-    assert all(line.isprintable() and len(line) <= LONGEST for line in lines)
-    assert len(lines) <= 2
-    assert any(line.startswith("batch_size = ") for line in lines) == (2 * drawn.batch_size > sizes.unlabelled)
-    assert any(line.startswith("first_classes = ") for line in lines) == (drawn.first_classes > len(sizes.train))

@@ -1,5 +1,6 @@
 """What pretraining starts from, and the room for all that comes from outside."""
 
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from stages.download import starting_weights, write_dataset
 from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.io.tensors import read_tensors
 from stages.runtime.errors import UserError
-from tests.repository import load_params
+from tests.repository import load_params, refusal
 
 
 def test_without_unlabelled_images_the_training_images_are_written_twice_and_read_once(
@@ -49,6 +50,18 @@ def test_imagenet_weights_are_taken_from_the_file(tmp_path: Path) -> None:
     loaded = starting_weights("resnet18", tmp_path / "weights.pth", seed=0)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_weights_that_are_cut_or_of_another_network_are_refused_in_one_line(empty_folder: Path) -> None:
+    path = Path("weights.pth")
+    others = ({}, [1], {"conv1.weight": torch.zeros(1)}, torchvision.models.resnet34().state_dict())
+    contents = [io.BytesIO() for _ in others]
+    for content, other in zip(contents, others, strict=True):
+        torch.save(other, content)
+    for content in (b"", b"text", contents[-1].getvalue()[:-100], *(content.getvalue() for content in contents)):
+        path.write_bytes(content)
+        line = refusal(starting_weights, "resnet18", path, 0)
+        assert line.startswith("weights.pth: is not torchvision's resnet18 (")
 
 
 def test_too_little_room_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

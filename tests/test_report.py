@@ -13,8 +13,7 @@ import torch
 from stages import report
 from stages.images.sample import COARSE_NAMES, FINE_NAMES
 from stages.io.tensors import write_tensors
-from tests.browser import CHROMIUM, browse
-from tests.repository import ROOT, load_params
+from tests.repository import CHROMIUM, ROOT, browse, load_params
 
 BOLD = "<b>bold</b>"
 ENCODERS = ["pixels", "untrained", "simclr"]

@@ -1,6 +1,5 @@
-"""CIFAR's archives are read as they are laid out, whichever Python wrote them."""
+"""CIFAR's archives are read as they are laid out, whichever Python wrote them, and what is none is refused."""
 
-import io
 import pickle
 import struct
 import tarfile
@@ -11,21 +10,11 @@ import pytest
 
 from stages.images.cifar import CIFAR10_TRAIN, load_cifar
 from stages.images.dataset import Dataset
-from tests.images.data import images_of
+from tests.repository import images_of, refusal, tar_of
 
 
 def rows(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
-
-
-def packed(pickles: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, data in pickles.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def pickled(members: dict[str, object], protocol: int = 2) -> dict[str, bytes]:
@@ -33,23 +22,24 @@ def pickled(members: dict[str, object], protocol: int = 2) -> dict[str, bytes]:
 
 
 BATCHES = {name: {b"data": rows(4, seed), b"labels": [0] * 4} for seed, name in enumerate(CIFAR10_TRAIN)}
+TRAIN, META = "cifar-100-python/train", "cifar-100-python/meta"
 MEMBERS = {
-    "cifar-100-python/train": {b"data": rows(6, 10), b"fine_labels": [1, 0, 1, 0, 0, 1], b"coarse_labels": [0] * 6},
+    TRAIN: {b"data": rows(6, 10), b"fine_labels": [1, 0, 1, 0, 0, 1], b"coarse_labels": [0] * 6},
     "cifar-100-python/test": {b"data": rows(3, 11), b"fine_labels": [0, 1, 0], b"coarse_labels": [0, 0, 0]},
-    "cifar-100-python/meta": {b"fine_label_names": [b"apple", b"bear"], b"coarse_label_names": [b"fruit"]},
+    META: {b"fine_label_names": [b"apple", b"bear"], b"coarse_label_names": [b"fruit"]},
 }
-CIFAR10, CIFAR100 = packed(pickled(BATCHES)), packed(pickled(MEMBERS))
+CIFAR10, CIFAR100 = tar_of(pickled(BATCHES)), tar_of(pickled(MEMBERS))
 
 
-def load(folder: Path, cifar10: bytes, cifar100: bytes) -> Dataset:
-    (folder / "10").write_bytes(cifar10)
-    (folder / "100").write_bytes(cifar100)
-    return load_cifar(folder / "10", folder / "100", 32)
+def load(cifar10: bytes, cifar100: bytes, side: int = 32) -> Dataset:
+    Path("10").write_bytes(cifar10)
+    Path("100").write_bytes(cifar100)
+    return load_cifar(Path("10"), Path("100"), side)
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_what_python_3_wrote_is_read_as_it_is_laid_out(tmp_path: Path, protocol: int) -> None:
-    dataset = load(tmp_path, packed(pickled(BATCHES, protocol)), packed(pickled(MEMBERS, protocol)))
+def test_what_python_3_wrote_is_read_as_it_is_laid_out(empty_folder: Path, protocol: int) -> None:
+    dataset = load(tar_of(pickled(BATCHES, protocol)), tar_of(pickled(MEMBERS, protocol)))
     unlabelled, _, test = images_of(dataset)
     assert unlabelled.shape == (20, 32, 32, 3)
     # A row is the red plane, then the green, then the blue, each line by line.
@@ -60,16 +50,15 @@ def test_what_python_3_wrote_is_read_as_it_is_laid_out(tmp_path: Path, protocol:
     assert (dataset.fine_names, dataset.coarse_names) == (["apple", "bear"], ["fruit"])
 
 
-def test_larger_images_are_the_same_ones_scaled(tmp_path: Path) -> None:
-    small = images_of(load(tmp_path, CIFAR10, CIFAR100))
-    large = images_of(load_cifar(tmp_path / "10", tmp_path / "100", 96))
+def test_larger_images_are_the_same_ones_scaled(empty_folder: Path) -> None:
+    small, large = (images_of(load(CIFAR10, CIFAR100, side)) for side in (32, 96))
     assert large[0].shape == (20, 96, 96, 3)
     blocks = large[2].reshape(3, 32, 3, 32, 3, 3).float().mean((2, 4))
     assert np.corrcoef(blocks.ravel(), small[2].ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
-def test_what_python_2_wrote_is_read_as_it_is_laid_out(tmp_path: Path, by_columns: bool) -> None:
+def test_what_python_2_wrote_is_read_as_it_is_laid_out(empty_folder: Path, by_columns: bool) -> None:
     """Which wrote the official archives."""
     pixels = rows(2, 1)
     content = pixels.tobytes("F" if by_columns else "C")
@@ -82,6 +71,52 @@ def test_what_python_2_wrote_is_read_as_it_is_laid_out(tmp_path: Path, by_column
             b"U\x0bfine_labels](K\x01K\x00eU\rcoarse_labels](K\x00K\x00eu.",
         ]
     )
-    dataset = load(tmp_path, CIFAR10, packed(pickled(MEMBERS) | {"cifar-100-python/train": written}))
+    dataset = load(CIFAR10, tar_of(pickled(MEMBERS) | {TRAIN: written}))
     assert (dataset.train.images.all().numpy() == pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)).all()
     assert dataset.train.fine.tolist() == [1, 0]
+
+
+def with_train(**changes: object) -> dict[str, object]:
+    """Two labelled images but for what is changed."""
+    right = {"data": rows(2, 0), "fine_labels": [0, 1], "coarse_labels": [0, 0]}
+    return {TRAIN: {name.encode(): value for name, value in {**right, **changes}.items()}}
+
+
+def with_meta(names: object) -> dict[str, object]:
+    return {META: {b"fine_label_names": names, b"coarse_label_names": [b"fruit"]}}
+
+
+BAD_LABELS = [
+    *([0], [0, 1, 0], [0, -1], [0, 2], [0.0, 1.0], ["0", "1"], [None, 0], [[0], [1]], [2**63, 0], [2**64, 0]),
+]
+BAD_ARCHIVES = {
+    "empty": b"",
+    "text": b"no archive at all",
+    "other members": CIFAR10,
+    "cut": CIFAR100[:-200],
+    **{
+        f"members {number}": tar_of(pickled(MEMBERS | changed))
+        for number, changed in enumerate(
+            [
+                *({TRAIN: odd} for odd in (None, 5, b"text", [b"data"], {})),
+                *(with_train(data=rows(2, 0).astype(kind)) for kind in ("i1", "f4", "S1", "O")),
+                *(with_train(data=odd) for odd in (rows(2, 0)[:, 1:], rows(3, 0), rows(2, 0).tolist(), b"x" * 6144)),
+                *(with_meta(odd) for odd in (None, ["apple", "bear"], [b"\xff", b"b"], [1, 2], [b"apple"])),
+                *(with_train(fine_labels=odd) for odd in BAD_LABELS),
+            ]
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("content", BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
+def test_an_archive_that_holds_something_else_is_refused_in_one_line(content: bytes, empty_folder: Path) -> None:
+    assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_no_member_of_an_archive_is_written_and_one_that_is_no_file_is_refused(kind: bytes, empty_folder: Path) -> None:
+    content = tar_of({"../evil": b"evil", **pickled(MEMBERS)}, kind)
+    assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
+    assert sorted(path.name for path in empty_folder.iterdir()) == ["10", "100"]
+    assert not Path("../evil").exists()

@@ -1,6 +1,9 @@
 """A folder of the user's own images."""
 
+import importlib
+import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -10,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+import stages.images.folder
 from stages.images.folder import load_folder
 from stages.io.tensors import Stream
-from stages.runtime.errors import UserError
+from tests import repository
 
 
 @pytest.fixture
@@ -48,11 +52,7 @@ def test_images_are_scaled_to_the_size_that_is_asked_for(root: Path, side: int) 
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(UserError) as stopped:
-        load_folder(root, 32, None).train.images.all()
-    line = str(stopped.value)
-    assert "\n" not in line
-    return line
+    return repository.refusal(lambda: load_folder(root, 32, None).train.images.all())
 
 
 def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -> None:
@@ -249,3 +249,27 @@ def test_unreadable_files_are_counted_named_and_refused(root: Path) -> None:
         strict=True,
     ):
         assert re.search(rf"{file} \({reason}", line)
+
+
+@pytest.mark.parametrize("inside_another", [False, True])
+def test_ghostscript_is_not_run(
+    inside_another: bool, root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it would be by Pillow, on a PostScript file, which is a program, also in one of IPTC."""
+    ghostscript = tmp_path_factory.mktemp("bin") / "gs"
+    marker = ghostscript.with_name("executed")
+    ghostscript.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 10)).save(buffer, "EPS")
+    fields = [(3, 60, b"\1\0"), (3, 20, b"\0\x0c"), (3, 30, b"\0\x0a"), (3, 120, b"\5"), (8, 10, buffer.getvalue())]
+    iptc = b"".join(bytes([0x1C, *tag]) + struct.pack(">H", len(data)) + data for *tag, data in fields)
+    (root / "train/ant/0.png").write_bytes(iptc if inside_another else buffer.getvalue())
+    for is_run in (True, False):
+        monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # as Pillow has it
+        if not is_run:
+            importlib.reload(stages.images.folder)
+        assert f"cannot be read as images; repair or remove them: {root}/train/ant/0.png (" in refusal(root)
+        assert marker.exists() == is_run
+        marker.unlink(missing_ok=True)

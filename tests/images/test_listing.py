@@ -9,7 +9,7 @@ import pytest
 
 from stages.images.listing import Listing, list_folder
 from stages.images.sizes import Sizes, count_images
-from stages.runtime.errors import UserError
+from tests import repository
 
 
 @pytest.fixture
@@ -28,10 +28,8 @@ def add(folder: Path, *names: str) -> None:
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(UserError) as stopped:
-        list_folder(root)
-    line = str(stopped.value)
-    assert line.isprintable()
+    line = repository.refusal(list_folder, root)
+    assert repository.refusal(count_images, "folder", root) == line
     return line
 
 
@@ -83,6 +81,18 @@ def test_a_name_is_one_class_in_whatever_form_it_is_written(root: Path, form: st
     listing = list_folder(root)
     assert list(listing.train) == list(listing.test) == ["ant", "bee", "café"]
     assert listing.superclass_of["café"] == "place"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"\xff"), "\x1b[31m", "\u202e"])
+def test_a_class_whose_name_cannot_be_printed_is_refused(root: Path, name: str) -> None:
+    for part in ("train", "test"):
+        (root / part / "bee").rename(root / part / name)
+    assert refusal(root) == f"{root}: names of class folders must be printable text; rename {name!a}"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "x" * 300, "/dev/null", "nowhere", "\udcff", "\x1b[31m"])
+def test_a_root_that_cannot_be_one_is_refused(name: str) -> None:
+    assert ": cannot be read (" in refusal(Path(name))
 
 
 def test_two_folders_of_one_name_are_refused(root: Path) -> None:
@@ -141,6 +151,11 @@ def test_a_file_of_superclasses_that_is_wrong_is_refused(root: Path, content: by
     line = refusal(root)
     assert "superclasses.csv: " in line
     assert expected in line
+
+
+def test_a_pipe_in_place_of_superclasses_is_refused(root: Path) -> None:
+    os.mkfifo(root / "superclasses.csv")
+    assert "superclasses.csv: is not a file" in refusal(root)
 
 
 def test_a_class_with_one_training_image_is_refused(root: Path) -> None:

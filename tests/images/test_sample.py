@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
 from stages.images.sizes import SAMPLE, Sizes
-from tests.images.data import images_of
+from tests.repository import images_of
 
 
 def test_same_seed_same_images_other_seed_others() -> None:

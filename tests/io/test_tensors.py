@@ -4,14 +4,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from stages.io.tensors import Stream, open_tensors, write_tensors
+from stages.io.tensors import Stream, open_tensors, read_tensors, write_tensors
 from stages.runtime.errors import UserError
+from tests.repository import refusal
 
 
 def some(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -104,3 +106,42 @@ def test_rows_of_a_file_larger_than_any_memory_are_read(tmp_path: Path) -> None:
     assert rows[torch.tensor([0, count - 1, 5 * 10**8])].sum(1).tolist() == [0, 5000, 0]
     assert rows[count - 2 :].sum(1).tolist() == [0, 5000]
     assert rows.mapped()[count - 1, 7] == 5
+
+
+DATA = bytes(48)
+
+
+def file_of(notes: Any = "{}", data: bytes = DATA, length: int | None = None, **changes: Any) -> bytes:
+    """A file with a tensor, some fields of its header changed."""
+    a = {"dtype": "I64", "shape": [2, 3], "data_offsets": [0, 48], **changes}
+    encoded = json.dumps({"__metadata__": {"notes": notes}, "a": a}).encode()
+    return (len(encoded) if length is None else length).to_bytes(8, "little") + encoded + data
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut in the length": file_of()[:5],
+    "cut in the header": file_of()[:40],
+    "cut in the data": file_of()[:-1],
+    "more data": file_of(data=DATA + b"more"),
+    **{f"length {length}": file_of(length=length) for length in (0, 7, 400, 2**63, 2**64 - 1)},
+    **{f"dtype {dtype}": file_of(dtype=dtype) for dtype in ("F64 ", "X", "", 5, "F32")},
+    "a type that is not used": file_of(dtype="F8_E4M3", data=DATA[:6], data_offsets=[0, 6]),
+    **{f"shape {shape}": file_of(shape=shape) for shape in ([2], [2, 4], [-2, -3], [2.5, 3], [2**62, 2**62], None)},
+    **{f"offsets {offsets}": file_of(data_offsets=offsets) for offsets in ([0], [48, 0], [-8, 40], [0, 2**64])},
+    **{
+        f"notes {notes[:9]}": file_of(notes)
+        for notes in ("", "5", "null", "[1]", "{", "NaN", "[" * 5000, "{}x", '{"a": 1' + "0" * 5000 + "}")
+    },
+    "notes that are no text": file_of(5),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_refused_in_one_line_and_left_alone(content: bytes, empty_folder: Path) -> None:
+    path = Path("x.safetensors")
+    path.write_bytes(file_of())
+    assert read_tensors(path)[0]["a"].tolist() == [[0] * 3] * 2
+    path.write_bytes(content)
+    assert refusal(read_tensors, path).startswith("x.safetensors: cannot be read as safetensors (")
+    assert path.read_bytes() == content

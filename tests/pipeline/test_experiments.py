@@ -9,8 +9,7 @@ import vl_convert
 from ruamel.yaml import YAML
 
 from stages.runtime.params import WAY_BACK
-from tests.browser import CHROMIUM, browse
-from tests.repository import RESULTS, ROOT, Repository
+from tests.repository import CHROMIUM, RESULTS, ROOT, Repository, browse
 
 
 def test_an_experiment_leaves_the_workspace_alone_and_is_compared_applied_and_undone(

@@ -1,38 +1,39 @@
 """params.yaml: what is accepted, and the one line that a mistake gets."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from stages.check import Params
 from stages.runtime.errors import UserError
-from stages.runtime.params import FILE
+from stages.runtime.params import FILE, WAY_BACK
 from tests.repository import load_params
 
 COMMITTED = (Path(__file__).parents[2] / FILE).read_text()
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def load(old: str = "", new: str = "") -> Params:
     """The committed params.yaml with one part replaced (a regular expression)."""
-    text, count = re.subn(old, new, COMMITTED, count=1, flags=re.M) if old else (COMMITTED, 1)
+    text, count = re.subn(old, lambda _: new, COMMITTED, count=1, flags=re.M) if old else (COMMITTED, 1)
     assert count == 1, f"{old} is not in params.yaml"
     FILE.write_text(text)
     return load_params()
 
 
-def refusal(old: str, new: str) -> list[str]:
-    """The lines for the wrong keys."""
+def refusal(old: str = "", new: str = "") -> list[str]:
+    """The lines for the wrong keys. Each is short, and the file stays as it is."""
     with pytest.raises(UserError) as stopped:
         load(old, new)
-    *wrong, advice = str(stopped.value).splitlines()
-    assert "git checkout HEAD" in advice
-    return wrong
+    lines = str(stopped.value).splitlines()
+    assert all(line.isprintable() and len(line) <= 400 for line in lines)
+    assert WAY_BACK in lines[-1]
+    assert list(Path().iterdir()) == [FILE]
+    return lines[:-1] or lines
 
 
 def test_defaults_are_the_source_experiments() -> None:
@@ -97,12 +98,51 @@ def test_a_missing_and_an_unknown_key_get_a_line_each() -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"lr: [", b"lr: 1\nlr: 2\n", b"\xff\xfe", b"- a list\n", b"", b"just text"])
-def test_a_file_that_is_no_mapping_is_refused(content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"lr: [", b"lr: 1\nlr: 2\n", b"\xff\xfe", b"- a list\n", b"", b"just text", b"lr: 1\n---\nlr: 2\n", b"a: \0"),
+        *(b"lr: " + value for value in (b"2024-13-45", b"!!int abc", b"!!timestamp ''", b"!" + b"a" * 300 + b" b")),
+        *(b"lr: " + opening * 500 for opening in (b"[", b"{a: ", b"- ", b"? ")),  # nested too deep to be read
+        *(b"seed: " + b"9" * 5000, b"lr: *unknown", b"lr: !!python/object/apply:os.mkdir [executed]"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_in_one_line(content: bytes) -> None:
     FILE.write_bytes(content)
     with pytest.raises(UserError, match=r"^params\.yaml: ") as stopped:
         load_params()
-    assert len(str(stopped.value).splitlines()) <= 2
+    assert str(stopped.value).isprintable()
+    assert len(str(stopped.value)) <= 400
+    assert (FILE.read_bytes(), list(Path().iterdir())) == (content, [FILE])
+
+
+@pytest.mark.parametrize("key", ["lr", "seed", "folder", "augment", "temperature"])
+@pytest.mark.parametrize("digits", [str(2**53 + 1), "1" + "0" * 400, "0x" + "f" * 5000])
+def test_a_number_beyond_all_bounds_is_refused_by_the_name_of_its_key(key: str, digits: str) -> None:
+    for value in (digits, f"[{digits}, x]"):
+        [line] = refusal(rf"^{key}:", f"{key}: {value}\nold:")[:1]
+        assert line.startswith(f"params.yaml: {key} = ")
+
+
+@pytest.mark.parametrize("value", ["'" + "x" * 5000 + "'", r'"a\0b"', "''"])
+def test_a_text_that_is_no_name_of_a_folder_is_refused_in_a_printable_line(value: str) -> None:
+    [line] = refusal(r"^folder: \S+", f"folder: {value}")
+    assert line.startswith("params.yaml: folder = ")
+
+
+def test_a_key_that_is_no_name_is_refused_in_a_short_line() -> None:
+    assert refusal(r"\Z", "7: 1\n") == ["params.yaml: 7 is not the name of a parameter"]
+    assert len(refusal(r"\Z", "? [" + "abcde, " * 200 + "]\n: 1\n")) == 1
+
+
+def test_aliases_of_aliases_are_not_written_out() -> None:
+    lists = ["&a0 [" + "x, " * 10 + "]"] + [f"&a{depth} [" + f"*a{depth - 1}, " * 10 + "]" for depth in range(1, 6)]
+    tracemalloc.start()
+    try:
+        assert refusal(r"^lr: \S+", f"lr: [{', '.join(lists)}]")[0].startswith("params.yaml: lr = ")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_says_where_to_stand() -> None:
