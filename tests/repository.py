@@ -13,24 +13,31 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from stages.check import Params
 from stages.images.dataset import Dataset
 from stages.runtime.errors import UserError
 from stages.runtime.params import FILE, read_params, validated
+from stages.simclr.augmentation import augment
+from stages.simclr.encoder import Encoder
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ("metrics", "plots", "models", "data")
 CHECKPOINTS = ".dvc/tmp/resume"
 CHROMIUM = shutil.which("chromium")
+CPU = torch.device("cpu")
+VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
 
+CLASSES = ["ant", "bee", "cat"]  # of the small run
 SMALL = {
     "data": "folder", "threads": 1, "batch_size": 8, "epochs": 2, "first_classes": 2, "linear.epochs": 2,
     "logreg.labels_per_class": "[6]", "logreg.draws": 2,
@@ -41,11 +48,29 @@ def write_images(folder: Path) -> None:
     """Three classes of 12 training and 6 test images that differ in brightness."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 6)):
-        for number, name in enumerate(("ant", "bee", "cat")):
+        for number, name in enumerate(CLASSES):
             (folder / part / name).mkdir(parents=True)
             for image in range(count):
                 pixels = (draw.normal(80 + 60 * number, 40, (32, 32, 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / part / name / f"{image}.png")
+
+
+def random_images(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(seed))
+
+
+def trained_encoder(stem: str) -> Encoder:
+    """An encoder whose BatchNorm weights and statistics are far from those of the start."""
+    torch.manual_seed(0)
+    encoder = Encoder("resnet18", stem)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    with torch.no_grad():
+        for seed in range(3):
+            encoder.train()(random_images(16, seed).permute(0, 3, 1, 2))
+    return encoder
 
 
 def images_of(dataset: Dataset) -> list[Tensor]:

@@ -16,14 +16,14 @@ from stages.download import starting_weights, write_dataset
 from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.io.tensors import read_tensors
 from stages.runtime.errors import UserError
-from tests.repository import load_params, refusal
+from tests.repository import load_params, random_images, refusal
 
 
 def test_without_unlabelled_images_the_training_images_are_written_twice_and_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    images = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = random_images(6)
     labels = np.array([0, 0, 1])
     train, test = (Labelled(image_stream(3, 32, iter(part.split(2))), labels, labels) for part in images.split(3))
     test = replace(test, images=image_stream(3, 32, iter([images[[3, 1, 3]]])))

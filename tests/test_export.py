@@ -23,8 +23,7 @@ from stages.images.folder import read_image
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
 from stages.reporting.card import model_card
-from tests.features.test_features import images, trained
-from tests.repository import ROOT
+from tests.repository import ROOT, random_images, trained_encoder
 
 CLASSES = ["ant", "bee", "ä, <b>"]
 SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (7, 3), (1, 1), (64, 1), (225, 224)]
@@ -34,7 +33,7 @@ SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (7, 3), (1, 1), (64, 1), (22
 def model() -> PictureModel:
     stream = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(3, 512, generator=stream), torch.randn(3, generator=stream)
-    encoder = trained("imagenet")
+    encoder = trained_encoder("imagenet")
     encoder.set_3x3_convolutions(nn.Conv2d)
     return PictureModel(encoder, weight, bias, 32).eval()
 
@@ -110,7 +109,7 @@ def test_every_file_says_what_it_is_to_the_tools_of_its_format(exported: Path) -
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem: str) -> None:
-    encoder = trained(stem)
+    encoder = trained_encoder(stem)
     stock = torchvision.models.resnet18()
     stock.fc = nn.Identity()
     if stem == "cifar":
@@ -120,7 +119,7 @@ def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem
     if stem == "imagenet":
         others.append(timm.create_model("resnet18", num_classes=0).eval())
         others[1].load_state_dict(encoder.state_dict())
-    pixels = images(5, 0).permute(0, 3, 1, 2)
+    pixels = random_images(5).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = encoder.eval()(pixels)
         for other in others:

@@ -14,8 +14,7 @@ from stages.features.extraction import extract
 from stages.io.tensors import read_tensors, write_tensors
 from stages.runtime.errors import UserError
 from stages.simclr.encoder import Encoder
-from tests.features.test_features import images
-from tests.repository import load_params
+from tests.repository import CPU, load_params, random_images
 
 METADATA = {"backbone": "resnet18", "stem": "imagenet"}
 
@@ -25,7 +24,7 @@ def write_inputs(weights: str) -> dict[str, Encoder]:
     params = (Path(__file__).parent.parent / "params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("weights: random", f"weights: {weights}"))
     labels = torch.arange(6)
-    tensors = {f"{part}_images": images(6, seed) for seed, part in enumerate(("train", "test"))}
+    tensors = {f"{part}_images": random_images(6, seed) for seed, part in enumerate(("train", "test"))}
     tensors |= {f"{part}_{level}": labels.clone() for part in ("train", "test") for level in ("fine", "coarse")}
     tensors["test_seen"] = torch.zeros(6, dtype=torch.bool)
     write_tensors(
@@ -57,7 +56,7 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     expected = before | {"simclr": encoders["simclr"]}
     assert notes["encoders"] == ["pixels", *expected]
     for which, encoder in expected.items():
-        assert torch.equal(features[f"test_{which}"], extract(encoder, images(6, 1), torch.device("cpu")).all())
+        assert torch.equal(features[f"test_{which}"], extract(encoder, random_images(6, 1), CPU).all())
     # The map: the same five different images before and after SimCLR, with their classes.
     table = pd.read_csv("plots/data/maps.csv")
     assert table.encoder.tolist() == [list(expected)[-2]] * 5 + ["simclr"] * 5

@@ -1,6 +1,7 @@
-"""dvc.yaml and params.yaml say what is so, and the rooms of stages/ are as they should be."""
+"""dvc.yaml, params.yaml, the packages of stages/, the committed tables and the pages agree with each other."""
 
 import ast
+import io
 import re
 import shutil
 import subprocess
@@ -8,13 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
-from tests.repository import ROOT, load_params
+from tests.repository import ROOT
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
@@ -65,12 +67,9 @@ def test_params_are_the_fields_of_the_scripts_params(stage: str) -> None:
     assert STAGES[stage].get("params", []) == sorted(script.Params.model_fields)
 
 
-def test_every_parameter_is_read_by_some_stage_or_its_command_and_commented() -> None:
+def test_every_parameter_is_read_by_some_stage_or_its_command() -> None:
     in_commands = {name for stage in STAGES.values() for name in re.findall(r"\$\{(\w+)\}", stage["cmd"])}
     assert in_commands.union(*(stage.get("params", []) for stage in STAGES.values())) == set(PARAMS)
-    for line in (ROOT / "params.yaml").read_text().splitlines():
-        if line and not line.startswith("#") and not line.endswith(":") and not line.strip().startswith("- "):
-            assert "#" in line, line
 
 
 def test_dvc_changes_nothing_in_its_files_but_what_it_is_told_to(tmp_path: Path) -> None:
@@ -81,7 +80,6 @@ def test_dvc_changes_nothing_in_its_files_but_what_it_is_told_to(tmp_path: Path)
         pass
     assert params.read_text() == (ROOT / "params.yaml").read_text()
     assert pipeline.read_text() == (ROOT / "dvc.yaml").read_text()
-    assert len(pipeline.read_text().splitlines()) <= 170
 
 
 def test_a_clone_has_the_same_bytes_where_git_writes_windows_line_ends(tmp_path: Path) -> None:
@@ -92,22 +90,12 @@ def test_a_clone_has_the_same_bytes_where_git_writes_windows_line_ends(tmp_path:
     assert not any(b"\r\n" in (tmp_path / "clone" / path).read_bytes() for path in texts)
 
 
-def test_the_committed_parameters_are_valid() -> None:
-    assert load_params(ROOT / "params.yaml").data == "sample"
-
-
 def outs(stage: str) -> list[tuple[str, dict[str, Any]]]:
     kinds = (STAGES[stage].get(kind, []) for kind in ("outs", "metrics", "plots"))
     return [(out, {}) if isinstance(out, str) else next(iter(out.items())) for listed in kinds for out in listed]
 
 
 TABLES = {path: options for stage in STAGES for path, options in outs(stage) if path.startswith("plots/data/")}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_everything_has_a_description(stage: str) -> None:
-    assert STAGES[stage]["desc"]
-    assert all(options["desc"] for _, options in outs(stage))
 
 
 def test_metrics_and_plots_are_in_git_and_other_outs_are_not() -> None:
@@ -139,6 +127,42 @@ def test_a_table_is_drawn_once_by_a_template_of_columns_that_it_has(path: str) -
     assert "rev" in template
 
 
-def test_artifacts_are_outputs() -> None:
-    paths = {path for stage in STAGES for path, _ in outs(stage)}
-    assert {artifact["path"] for artifact in PIPELINE["artifacts"].values()} <= paths
+def test_stages_and_outputs_have_descriptions_and_artifacts_are_outputs() -> None:
+    described = {path for stage in STAGES for path, options in outs(stage) if STAGES[stage]["desc"] and options["desc"]}
+    assert described == {path for stage in STAGES for path, _ in outs(stage)}
+    assert {artifact["path"] for artifact in PIPELINE["artifacts"].values()} <= described
+
+
+def committed_table(name: str) -> pd.DataFrame:
+    """That of HEAD: after `make repro` on another processor, the workspace has others."""
+    show = ["git", "show", f"HEAD:plots/data/{name}.csv"]
+    return pd.read_csv(io.BytesIO(subprocess.run(show, cwd=ROOT, capture_output=True, check=True).stdout))
+
+
+def test_each_chosen_c_lies_inside_the_range() -> None:
+    table, C = committed_table("choice_of_C"), PARAMS["logreg"]["C"]
+    chosen = table[table.chosen == 1]
+    classes = chosen.classes.map({"first": PARAMS["first_classes"], "all": 100, "superclasses": 20})
+    # Features that know next to nothing are best ignored, so that they guess: the best C is 0.
+    guesses = chosen.loss > np.log(classes) - 0.005
+    assert (chosen.C.between(min(C), max(C), inclusive="neither") | guesses).all()
+    assert set(chosen[guesses].encoder) <= {"pixels"}
+
+
+PAGES = [path for path in tracked() if path.endswith(".md")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_files_tests_commands_and_parameters_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    assert all(f"def {name}(" in tests for name in re.findall(r"`(test_\w+)`", text))
+    named = re.findall(r"`((?:tests|stages|benchmarks)/[\w./]+)`", text)
+    for name in named + re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+        assert (ROOT / name).exists() or ((ROOT / page).parent / name).exists(), name
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake (\w+)`", text)) | set(re.findall(r"^make (\w+)", text, re.M)) <= targets
+    for key in re.findall(r"-S '?([\w.]+)=", text):
+        value = PARAMS
+        for part in key.split("."):
+            value = value[part]

@@ -14,23 +14,20 @@ from stages import predict
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
 from stages.runtime.errors import UserError
-from tests.features.test_features import images
-from tests.repository import ROOT
-from tests.test_export import CLASSES, exported, model  # noqa: F401 (fixtures)
+from tests.repository import CLASSES, ROOT, Repository, random_images
 
 
 @pytest.fixture
-def folder(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def folder(finished: Repository, empty_folder: Path) -> Path:
     """The model, five pictures, one that is broken and a text."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").symlink_to(exported)
-    (tmp_path / "pictures/more").mkdir(parents=True)
-    for number, pixels in enumerate(images(4, 0)):
+    Path("models").symlink_to(finished.path / "models")
+    Path("pictures/more").mkdir(parents=True)
+    for number, pixels in enumerate(random_images(4)):
         Image.fromarray(pixels.numpy()).resize((40 + number, 50)).save(f"pictures/more/{number}.png")
     Image.new("LA", (300, 20), (90, 128)).save("pictures/gray.png")
     Path("pictures/broken.jpg").write_bytes(b"nothing")
     Path("pictures/notes.txt").write_text("no picture")
-    return tmp_path
+    return empty_folder
 
 
 READABLE = ["pictures/gray.png", *(f"pictures/more/{number}.png" for number in range(4))]
@@ -80,7 +77,7 @@ def test_features_are_the_models_whatever_the_chunks_and_the_file(
 
 def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tensors(Path("data/features.safetensors"), {"train_simclr": torch.rand(8, 512)})
-    labelled = {"train_images": images(8, 1), "train_fine": torch.arange(8) % 3}
+    labelled = {"train_images": random_images(8, 1), "train_fine": torch.arange(8) % 3}
     write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
     assert run(monkeypatch, "--neighbours", "near.png", "pictures/more") == 0
     assert Image.open("near.png").size[0] > 300
@@ -120,7 +117,7 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_examples_run(folder: Path) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
-        for number, pixels in enumerate(images(5, ord(name))):
+        for number, pixels in enumerate(random_images(5, ord(name))):
             Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
     for script, argument, expected in (
         ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,39 +14,32 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from stages import pretrain as stage
 from stages.download import starting_weights
 from stages.io.tensors import write_tensors
 from stages.runtime.errors import UserError
 from stages.runtime.params import FILE, read_params, validated
-from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import Checkpoint, resumable
 from stages.simclr.training import Metrics, train_epoch
-from tests.repository import ROOT
+from tests.repository import CPU, ROOT, VIEW, random_images
 
-CPU = torch.device("cpu")
 DEVICES = [CPU, *map(torch.device, ["cuda"] * torch.cuda.is_available())]
-VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
-
-
-def images(count: int) -> Tensor:
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(0))
 
 
 def test_example_views_are_pictures() -> None:
-    shown = stage.example_views(images(8), VIEW, Generator())
+    shown = stage.example_views(random_images(8), VIEW, Generator())
     assert {name: (tuple(value.shape), value.dtype) for name, value in shown.items()} == {
         name: ((8, 32, 32, 3), torch.uint8) for name in ("images", "first", "second")
     }
-    assert torch.equal(shown["images"], images(8))
+    assert torch.equal(shown["images"], random_images(8))
     assert not torch.equal(shown["first"], shown["second"])
 
 
 def run_stage(device: torch.device = CPU, count: int = 16) -> None:
     """The stage on a few images in batches of 8, three epochs."""
-    write_tensors(Path("data/unlabelled.safetensors"), {"images": images(count)})
+    write_tensors(Path("data/unlabelled.safetensors"), {"images": random_images(count)})
     write_tensors(Path("data/starting_weights.safetensors"), starting_weights("resnet18", None, seed=0))
     params = validated(stage.Params, read_params(ROOT / FILE)).model_copy(update={"batch_size": 8, "epochs": 3})
     with resumable({}) as checkpoint:

@@ -13,17 +13,15 @@ import torch
 from stages import report
 from stages.images.sample import COARSE_NAMES, FINE_NAMES
 from stages.io.tensors import write_tensors
-from tests.repository import CHROMIUM, ROOT, browse, load_params
+from tests.repository import CHROMIUM, ROOT, browse, load_params, random_images
 
 BOLD = "<b>bold</b>"
 ENCODERS = ["pixels", "untrained", "simclr"]
 
 
 def pictures(count: int) -> torch.Tensor:
-    """Noise, the same ten pictures again and again."""
-    stream = torch.Generator().manual_seed(0)
-    ten = torch.randint(0, 256, (10, 32, 32, 3), dtype=torch.uint8, generator=stream)
-    return ten.repeat(-(-count // 10), 1, 1, 1)[:count]
+    """The same ten again and again."""
+    return random_images(10).repeat(-(-count // 10), 1, 1, 1)[:count]
 
 
 METADATA = {"backbone": "resnet18", "stem": "imagenet", "image_size": 32, "features": 512, "training": {}}

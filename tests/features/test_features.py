@@ -8,78 +8,57 @@ from torch import nn
 from stages.features.extraction import extract, folded
 from stages.features.maps import tsne
 from stages.features.pixels import pixel_components
-from stages.simclr.encoder import Encoder
-
-CPU = torch.device("cpu")
-
-
-def images(count: int, seed: int) -> torch.Tensor:
-    stream = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=stream)
-
-
-def trained(stem: str) -> Encoder:
-    """An encoder whose BatchNorm weights and statistics are far from those of the start."""
-    torch.manual_seed(0)
-    encoder = Encoder("resnet18", stem)
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-    with torch.no_grad():
-        for seed in range(3):
-            encoder.train()(images(16, seed).permute(0, 3, 1, 2))
-    return encoder
+from tests.repository import CPU, random_images, trained_encoder
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_features_are_those_of_the_encoder_in_evaluation_mode(stem: str) -> None:
-    encoder = trained(stem)
-    features = extract(encoder, images(5, 0), CPU).all()
+    encoder = trained_encoder(stem)
+    features = extract(encoder, random_images(5), CPU).all()
     with torch.inference_mode():
-        expected = encoder.eval()(images(5, 0).permute(0, 3, 1, 2))
+        expected = encoder.eval()(random_images(5).permute(0, 3, 1, 2))
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_frozen_means_frozen_and_an_images_features_do_not_depend_on_the_others() -> None:
-    encoder = trained("imagenet")
+    encoder = trained_encoder("imagenet")
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    features = extract(encoder, images(6, 0), CPU).all()
+    features = extract(encoder, random_images(6), CPU).all()
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert encoder.training
     assert not features.requires_grad
-    others = torch.cat([images(6, 0)[:1], images(5, 1)])
+    others = torch.cat([random_images(6)[:1], random_images(5, 1)])
     assert torch.equal(extract(encoder, others, CPU).all()[0], features[0])
 
 
 def test_folding_takes_every_batchnorm_away() -> None:
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(trained("imagenet")).modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(trained_encoder("imagenet")).modules())
 
 
 def test_pixel_components_keep_distances_and_the_largest_come_first() -> None:
     # 20 images lie in 19 dimensions, so 19 components hold all of them.
-    train, test = (part.all() for part in pixel_components(images(20, 0), images(5, 1), 512))
+    train, test = (part.all() for part in pixel_components(random_images(20), random_images(5, 1), 512))
     assert (train.shape, test.shape) == ((20, 512), (5, 512))
-    pixels = images(20, 0).flatten(1).double() / 255
+    pixels, of_test = (images.flatten(1).double() / 255 for images in (random_images(20), random_images(5, 1)))
     torch.testing.assert_close(torch.cdist(train, train).double(), torch.cdist(pixels, pixels), rtol=1e-3, atol=1e-3)
     # With as many components as dimensions, test images too are where they are, up to what no training image has.
-    projected = (images(5, 1).flatten(1).double() / 255 - pixels.mean(0)) @ torch.linalg.pinv(pixels - pixels.mean(0))
-    on_train = projected @ (pixels - pixels.mean(0))
+    centred = pixels - pixels.mean(0)
+    on_train = (of_test - pixels.mean(0)) @ torch.linalg.pinv(centred) @ centred
     torch.testing.assert_close(torch.cdist(test, test).double(), torch.cdist(on_train, on_train), rtol=1e-3, atol=1e-3)
     assert (train.std(0).diff() < 1e-4).all()
     assert (train[:, 19:] == 0).all()
 
 
 def test_larger_images_are_averaged_before_their_components_are_taken() -> None:
-    small = [images(20, 0), images(5, 1)]
+    small = [random_images(20), random_images(5, 1)]
     blocks = [part.repeat_interleave(3, 1).repeat_interleave(3, 2) for part in small]
     for expected, found in zip(pixel_components(*small, 16), pixel_components(*blocks, 16), strict=True):
         torch.testing.assert_close(found.all().abs(), expected.all().abs(), rtol=1e-3, atol=1e-4)
 
 
 def test_components_come_from_the_training_images_alone() -> None:
-    train, _ = pixel_components(images(20, 0), images(5, 1), 512)
-    again, _ = pixel_components(images(20, 0), images(7, 2), 512)
+    train, _ = pixel_components(random_images(20), random_images(5, 1), 512)
+    again, _ = pixel_components(random_images(20), random_images(7, 2), 512)
     assert torch.equal(train.all(), again.all())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from stages.images.dataset import image_stream, seen_before, with_digests
+from tests.repository import random_images
 
 
 def digests(images: torch.Tensor) -> np.ndarray:
@@ -16,8 +17,7 @@ def digests(images: torch.Tensor) -> np.ndarray:
 
 
 def test_test_images_with_the_pixels_of_a_training_image_or_of_an_earlier_test_image_were_seen_before() -> None:
-    stream = torch.Generator().manual_seed(0)
-    different = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=stream)
+    different = random_images(8)
     train, test = different[:4], different[[4, 1, 5, 4, 6, 3, 4]]
     assert seen_before(digests(test), digests(train)).tolist() == [False, True, False, True, False, True, True]
     test[1, 31, 31, 2] ^= 1

@@ -4,7 +4,6 @@ import hashlib
 import io
 import pickle
 import re
-import tarfile
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from stages.simclr.augmentation import augment
 from stages.simclr.encoder import Encoder
 from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep, train_epoch
-from tests.repository import Repository
+from tests.repository import CPU, Repository, tar_of
 
 CLASSES, SUPERCLASSES = ["apple", "bear", "camel", "dolphin"], ["fruit", "animal"]
 SETTINGS = {
@@ -45,14 +44,7 @@ def pictures(rows: np.ndarray) -> Tensor:
 
 
 def packed(members: dict[str, object]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, content in members.items():
-            data = pickle.dumps(content, protocol=2)
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return tar_of({name: pickle.dumps(content, protocol=2) for name, content in members.items()})
 
 
 def labelled(per_class: int, seed: int) -> dict[bytes, object]:
@@ -124,7 +116,7 @@ def test_the_reference_experiment_runs_from_the_archives_to_the_report(tmp_path:
 
 def accuracy_of_neighbours(encoder: Encoder, images: Tensor, classes: Tensor) -> float:
     """Of 20 votes by cosine, in a ten-class problem: the first half of the images votes for the second."""
-    features = extract(encoder, images, torch.device("cpu")).all().numpy()
+    features = extract(encoder, images, CPU).all().numpy()
     half = len(images) // 2
     neighbours = KNeighborsClassifier(20, metric="cosine").fit(features[:half], classes[:half])
     return neighbours.score(features[half:], classes[half:])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from stages.reporting.figures import as_png, draw_confusion, draw_maps
 from stages.reporting.pictures import draw_mistakes, draw_neighbours
-from tests.test_report import pictures
+from tests.repository import random_images
 
 NAMES = ["$\\frac$", "_background", "7"]
 
@@ -30,7 +30,7 @@ def test_names_without_a_font_are_drawn_without_a_warning() -> None:
 def test_neighbours_of_the_same_class_are_framed() -> None:
     row = {"encoder": "simclr", "image": 3, "class": "ant", "neighbour": 1}
     found = pd.DataFrame([{**row, "rank": 1, "neighbour_class": "ant"}, {**row, "rank": 2, "neighbour_class": "bee"}])
-    figure = draw_neighbours(found, pictures(4), pictures(2))
+    figure = draw_neighbours(found, random_images(4), random_images(2))
     assert len(figure.axes[0].patches) == 1
     as_png(figure)
 
@@ -43,4 +43,4 @@ def test_a_row_of_the_confusion_matrix_is_the_percentages_of_an_actual_group() -
 
 
 def test_no_mistakes_are_an_empty_picture() -> None:
-    assert as_png(draw_mistakes(pd.DataFrame(), pictures(4))).startswith(b"\x89PNG")
+    assert as_png(draw_mistakes(pd.DataFrame(), random_images(4))).startswith(b"\x89PNG")

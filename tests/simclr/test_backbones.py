@@ -2,7 +2,7 @@
 
 import copy
 import math
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -23,24 +23,17 @@ from stages.features.extraction import extract
 from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.io.tensors import open_tensors, write_tensors
 from stages.runtime.params import FILE, Backbone
-from stages.simclr.augmentation import augment
 from stages.simclr.checkpoint import resumable
 from stages.simclr.encoder import BACKBONES, Encoder, TinyMapConv2d
 from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep
-from tests.repository import ROOT, load_params
+from tests.repository import CPU, ROOT, VIEW, load_params, random_images
 
-CPU = torch.device("cpu")
 FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
-VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
-
-
-def images(count: int) -> Tensor:
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(0))
 
 
 def planes(count: int) -> Tensor:
-    return images(count).permute(0, 3, 1, 2)
+    return random_images(count).permute(0, 3, 1, 2)
 
 
 def torchvisions(backbone: str) -> nn.Module:
@@ -62,7 +55,7 @@ def two_steps(backbone: str, stem: str) -> tuple[SimCLR, list[float], list[str]]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
     step = TrainingStep(model, optimizer, VIEW, 0.5, Generator().manual_seed(0))
-    losses = [step(images(8).repeat(2, 1, 1, 1))["loss"].item() for _ in range(2)]
+    losses = [step(random_images(8).repeat(2, 1, 1, 1))["loss"].item() for _ in range(2)]
     return model, losses, [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
 
 
@@ -104,7 +97,7 @@ def test_two_steps_change_every_weight_of_a_backbone(backbone: str, stem: str) -
 @pytest.mark.parametrize("backbone", FEATURES)
 def test_extracted_features_are_those_that_a_trained_backbone_computes(backbone: str) -> None:
     encoder = trained(backbone)
-    features = extract(encoder, images(6), CPU).all()
+    features = extract(encoder, random_images(6), CPU).all()
     assert features.shape == (6, FEATURES[backbone])
     with torch.inference_mode():
         torch.testing.assert_close(features, encoder(planes(6)), rtol=1e-3, atol=1e-3)
@@ -133,7 +126,7 @@ def test_the_learning_rate_of_every_epoch_is_a_cosine_down_to_a_fiftieth(
 ) -> None:
     epochs, lr = 5, 1e-3
     monkeypatch.chdir(tmp_path)
-    write_tensors(Path("data/unlabelled.safetensors"), {"images": images(8)})
+    write_tensors(Path("data/unlabelled.safetensors"), {"images": random_images(8)})
     write_tensors(Path("data/starting_weights.safetensors"), starting_weights("resnet18", None, seed=0))
     changed = {"batch_size": 4, "epochs": epochs, "lr": lr, "threads": 1}
     with resumable({}) as checkpoint:
@@ -156,9 +149,9 @@ def test_pretraining_sees_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def labelled() -> Labelled:
         numbers = np.arange(4)
-        return Labelled(image_stream(4, 32, [images(4)]), numbers, numbers)
+        return Labelled(image_stream(4, 32, [random_images(4)]), numbers, numbers)
 
-    for unlabelled in (image_stream(6, 32, [images(6)]), None):  # None: the images of the training set
+    for unlabelled in (image_stream(6, 32, [random_images(6)]), None):  # None: the images of the training set
         write_dataset(Dataset(unlabelled, labelled(), labelled(), list("abcd"), list("abcd")), "folder")
         tensors, metadata = open_tensors(Path("data/unlabelled.safetensors"))
         assert list(tensors) == ["images"]

@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from stages.features.extraction import extract
 from stages.simclr import distributed, training
-from stages.simclr.augmentation import augment
 from stages.simclr.loss import cosine_similarities, without_self
 from stages.simclr.model import SimCLR
+from tests.repository import CPU, VIEW, random_images
 
-CPU = torch.device("cpu")
 BATCH = 8
 CLOSE = 1e-10  # of the largest number of a tensor
 
@@ -25,7 +24,7 @@ Step = dict[str, Tensor]  # the loss, the change of every parameter and of Batch
 
 
 def view(images: Tensor, rng: Generator) -> Tensor:
-    return augment(images, rng, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True).double()
+    return VIEW(images, rng).double()
 
 
 def one_step() -> Step:
@@ -46,8 +45,7 @@ def one_step() -> Step:
 def features() -> Tensor:
     """Of more images than one batch of the extraction."""
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (600, 32, 32, 3), dtype=torch.uint8)
-    return extract(SimCLR("resnet18", "imagenet", 16).encoder, images, CPU).all()
+    return extract(SimCLR("resnet18", "imagenet", 16).encoder, random_images(600), CPU).all()
 
 
 def mean_of_gradients(model: nn.Module) -> None:

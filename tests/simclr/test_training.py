@@ -1,7 +1,6 @@
 """The parts of the training loop: who is held out, what is drawn, what a step and an epoch do."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from stages.io.tensors import open_tensors, write_tensors
-from stages.simclr.augmentation import augment
 from stages.simclr.graph import GraphedStep
 from stages.simclr.model import SimCLR
 from stages.simclr.monitoring import what_is_wrong
@@ -29,15 +27,10 @@ from stages.simclr.training import (
     to_gpu,
     train_epoch,
 )
+from tests.repository import CPU, VIEW, random_images
 
-CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", 0)] * torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not GPUS, reason="there is no GPU")
-VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
-
-
-def images(count: int) -> Tensor:
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=Generator().manual_seed(0))
 
 
 def epoch_rng(epoch: int, device: torch.device = CPU) -> Generator:
@@ -76,11 +69,11 @@ def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
 
 @pytest.mark.parametrize("device", [CPU, *GPUS])
 def test_batches_read_from_a_file_are_those_of_images_in_memory(device: torch.device, tmp_path: Path) -> None:
-    write_tensors(tmp_path / "x.safetensors", {"images": images(64)})
+    write_tensors(tmp_path / "x.safetensors", {"images": random_images(64)})
     stored = open_tensors(tmp_path / "x.safetensors")[0]["images"]
     batches = torch.randperm(64, generator=epoch_rng(1, device), device=device).split(8)
-    expected = [images(64)[batch.cpu().repeat(2)] for batch in batches]
-    for source in (stored, images(64), to_gpu(stored, device), images(64).to(device)):
+    expected = [random_images(64)[batch.cpu().repeat(2)] for batch in batches]
+    for source in (stored, random_images(64), to_gpu(stored, device), random_images(64).to(device)):
         loaded = list(load_batches(source, batches))
         assert all(each.device == device for each in loaded)
         assert all(torch.equal(each.cpu(), wanted) for each, wanted in zip(loaded, expected, strict=True))
@@ -102,10 +95,10 @@ def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> Non
     model = SimCLR("resnet18", "imagenet", 128)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(1))
-    step(images(8).repeat(2, 1, 1, 1))  # makes the optimizer's state
+    step(random_images(8).repeat(2, 1, 1, 1))  # makes the optimizer's state
     optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)  # as a graph has it
     with NoWaiting():
-        step(images(8).repeat(2, 1, 1, 1))
+        step(random_images(8).repeat(2, 1, 1, 1))
         for waits in (lambda: torch.tensor([5.0, 3.0, 1.0], device=CPU), lambda: torch.ones(1).item()):
             with pytest.raises(RuntimeError, match="would wait"):
                 waits()
@@ -121,7 +114,7 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device
         for epoch in range(1, 6):
             batches = torch.arange(32, device=device).split(16)
             step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(epoch, device))
-            losses.append(mean_of(train_epoch(step, images(32).to(device), batches, tqdm(disable=True)))["loss"])
+            losses.append(mean_of(train_epoch(step, random_images(32).to(device), batches, tqdm(disable=True)))["loss"])
         return losses, model.state_dict()
 
     (losses, weights), (losses_again, weights_again) = train(), train()
@@ -137,7 +130,7 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device
 def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_anew(stem: str, batch_size: int) -> None:
     """Six steps in each of two epochs, of other learning rates and draws: weights, moments and metrics."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    there = images(6 * batch_size).to(GPUS[0])
+    there = random_images(6 * batch_size).to(GPUS[0])
 
     def train(graphed: bool, stopped: bool = False) -> tuple[dict[str, Tensor], list[list[float]]]:
         def made() -> tuple[SimCLR, torch.optim.AdamW]:
@@ -184,7 +177,7 @@ def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -
         def given(pixels: Tensor, _: Generator) -> Tensor:
             return pixels.permute(0, 3, 1, 2).float()
 
-        z = embed(model, images(64).repeat(2, 1, 1, 1).to(device), given, epoch_rng(0, device))
+        z = embed(model, random_images(64).repeat(2, 1, 1, 1).to(device), given, epoch_rng(0, device))
         loss, _ = contrast(z, 0.5)
         loss.backward()
         return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
@@ -198,7 +191,7 @@ def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -
 
 @needs_gpu
 def test_views_on_a_gpu_have_the_same_mean_and_deviation() -> None:
-    same = images(1).repeat(4096, 1, 1, 1)
+    same = random_images(1).repeat(4096, 1, 1, 1)
     here, there = (VIEW(same.to(device), epoch_rng(0, device)).cpu() for device in (CPU, GPUS[0]))
     assert there.mean() == pytest.approx(here.mean().item(), rel=0.01)
     assert there.std() == pytest.approx(here.std().item(), rel=0.01)
@@ -209,7 +202,7 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     model = Tiny()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = torch.arange(32).split(16)
-    first, again = (evaluate(model, images(32), batches, VIEW, epoch_rng(0), 0.5) for _ in range(2))
+    first, again = (evaluate(model, random_images(32), batches, VIEW, epoch_rng(0), 0.5) for _ in range(2))
     assert first == again
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -217,9 +210,9 @@ def test_scoring_held_out_images_changes_nothing() -> None:
 def trouble_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest: int = 255) -> str | None:
     step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr), VIEW, 0.5, epoch_rng(1))
     batches = torch.arange(count).split(8)
-    fitted = train_epoch(step, images(count), batches, tqdm(disable=True))
-    scored = evaluate(model, images(count), batches, VIEW, epoch_rng(0), 0.5)
-    return what_is_wrong(fitted, scored, images(count) // (256 // (brightest + 1)), torch.arange(count))
+    fitted = train_epoch(step, random_images(count), batches, tqdm(disable=True))
+    scored = evaluate(model, random_images(count), batches, VIEW, epoch_rng(0), 0.5)
+    return what_is_wrong(fitted, scored, random_images(count) // (256 // (brightest + 1)), torch.arange(count))
 
 
 def test_a_healthy_epoch_has_nothing_wrong() -> None:
