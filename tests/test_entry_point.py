@@ -76,11 +76,6 @@ def test_a_notebook_computes_a_loss_a_view_features_and_a_probe_in_ten_lines() -
     assert 0 < accuracy <= 1
 
 
-def test_no_numeric_library_is_imported_with_the_entry_point() -> None:
-    heavy = "{'numpy', 'torch', 'torchvision', 'scipy', 'sklearn', 'pandas', 'matplotlib', 'onnxruntime', 'PIL'}"
-    assert prints(f"import sys, stages.__main__; print({heavy}.intersection(sys.modules))") == "set()\n"
-
-
 RECORDER = """
 import json, os, runpy, sys
 
@@ -144,7 +139,7 @@ def refusal(folder: Path, *arguments: str) -> list[str]:
     return done.stderr.splitlines()
 
 
-@pytest.mark.parametrize("arguments", [(), ("train",), ("__main__",), ("../check",), ("simclr.training",), ("",)])
+@pytest.mark.parametrize("arguments", [(), ("train",), ("__main__",), ("../check",), ("simclr.training",)])
 def test_a_name_that_is_no_stages_is_one_line_with_all_names(folder: Path, arguments: tuple[str, ...]) -> None:
     [line] = refusal(folder, *arguments)
     assert line.startswith("usage: python -m stages NAME; NAME is one of: check, download, pretrain")
@@ -158,17 +153,10 @@ def test_a_folder_that_is_not_the_repository_is_one_line(folder: Path, missing: 
     assert line.startswith(f"{missing}: not found; run from the root of the repository")
 
 
-def test_a_file_that_is_no_yaml_is_one_line_with_its_place(folder: Path) -> None:
-    (folder / "params.yaml").write_text("seed: 0\nlr: [1\n")
-    [line] = refusal(folder, "check")
-    assert line.startswith("params.yaml: is not valid YAML: line ")
-    assert WAY_BACK in line
-
-
 def test_every_mistake_is_a_line_and_the_way_back_another(folder: Path) -> None:
-    content = (folder / "params.yaml").read_text()
-    content = content.replace("epochs: 25 ", "epochs: ten").replace("flip: true", "flip: 1").replace("stem:", "step:")
-    (folder / "params.yaml").write_text(content)
+    file = folder / "params.yaml"
+    content = file.read_text().replace("epochs: 25 ", "epochs: ten").replace("flip: true", "flip: 1")
+    file.write_text(content.replace("stem:", "step:"))
     *mistakes, advice = refusal(folder, "check")
     assert sorted(line.split()[1] for line in mistakes) == ["augment.flip", "epochs", "stem", "step"]
     assert all(line.startswith("params.yaml: ") for line in mistakes)

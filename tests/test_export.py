@@ -15,7 +15,6 @@ import torch
 import torchvision
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors import safe_open
 from torch import nn
 
 from stages.export import Params, PictureModel, as_onnx, main
@@ -26,7 +25,7 @@ from stages.reporting.card import model_card
 from tests.repository import ROOT, random_images, trained_encoder
 
 CLASSES = ["ant", "bee", "ä, <b>"]
-SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (7, 3), (1, 1), (64, 1), (225, 224)]
+SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (1, 1), (64, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +45,13 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.chdir(folder)
         shutil.copy(ROOT / "params.yaml", folder)
         encoder = {"backbone": "resnet18", "stem": "imagenet", "image_size": 32, "features": 512}
-        notes = encoder | {"training": {"lr": 0.0002}}
-        write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), notes)
+        metadata = encoder | {"training": {"lr": 0.0002}}
+        write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), metadata)
         classifier = {"weight": model.weight.detach(), "bias": model.bias.detach()}
         write_tensors(Path("models/classifier.safetensors"), classifier, {"classes": CLASSES})
         main(Params(pixel_range=None))
     tables = {name: pd.read_csv(ROOT / f"plots/data/{name}.csv") for name in ("scores", "gains", "label_efficiency")}
-    (folder / "models/README.md").write_text(model_card("sample", notes, CLASSES, 10, tables))
+    (folder / "models/README.md").write_text(model_card("sample", metadata, CLASSES, 10, tables))
     return folder / "models"
 
 
@@ -83,28 +82,21 @@ def test_pictures_of_any_size_give_what_pytorch_gives_and_nearly_what_the_pipeli
 def test_several_pictures_at_once_give_what_each_gives(exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "simclr.onnx")
     several = np.stack([picture(40, 50), 255 - picture(40, 50)])
-    together = session.run(["probabilities"], {"images": several})[0]
-    alone = [session.run(["probabilities"], {"images": each[None]})[0][0] for each in several]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    together, *alone = (session.run(["probabilities"], {"images": each})[0] for each in (several, *several[:, None]))
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
 
 
-def test_the_same_weights_give_the_same_bytes_without_a_trace_of_where_they_were_exported(
+def test_the_same_weights_give_the_same_bytes_which_say_what_they_are_and_not_where_they_were_exported(
     model: PictureModel, exported: Path
 ) -> None:
     content = (exported / "simclr.onnx").read_bytes()
-    notes = onnx.load_from_string(content).metadata_props[0].value
-    assert as_onnx(model, json.loads(notes)) == content
+    (entry,) = onnx.load_from_string(content).metadata_props
+    metadata = json.loads(entry.value)
+    assert as_onnx(model, metadata) == content
     assert str(ROOT).encode() not in content
-
-
-def test_every_file_says_what_it_is_to_the_tools_of_its_format(exported: Path) -> None:
-    (entry,) = onnx.load(exported / "simclr.onnx").metadata_props
-    said = json.loads(entry.value)
-    assert (said["format"], said["image_size"], said["classes"]) == (FORMAT, 32, CLASSES)
-    assert said["encoder"]["training"] == {"lr": 0.0002}
-    with safe_open(exported / "classifier.safetensors", "np") as file:
-        assert json.loads(file.metadata()["notes"])["classes"] == CLASSES
+    assert (metadata["format"], metadata["image_size"], metadata["classes"]) == (FORMAT, 32, CLASSES)
+    assert metadata["encoder"]["training"] == {"lr": 0.0002}
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])

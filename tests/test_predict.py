@@ -1,4 +1,4 @@
-"""The command that says what pictures show."""
+"""The command that predicts the class of pictures."""
 
 import csv
 import subprocess
@@ -26,7 +26,7 @@ def folder(finished: Repository, empty_folder: Path) -> Path:
         Image.fromarray(pixels.numpy()).resize((40 + number, 50)).save(f"pictures/more/{number}.png")
     Image.new("LA", (300, 20), (90, 128)).save("pictures/gray.png")
     Path("pictures/broken.jpg").write_bytes(b"nothing")
-    Path("pictures/notes.txt").write_text("no picture")
+    Path("pictures/read.txt").write_text("no picture")
     return empty_folder
 
 
@@ -101,7 +101,7 @@ def wrong_format() -> None:
         ((), 2),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_a_mistake_is_one_line(
     arguments: tuple[str, ...], expected: str | int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong_format()

@@ -4,7 +4,6 @@ import importlib
 import io
 import json
 import os
-import re
 import shutil
 import struct
 import zlib
@@ -17,7 +16,6 @@ from PIL import EpsImagePlugin, Image
 
 import stages.images.folder
 from stages.images.folder import load_folder
-from stages.io.tensors import Stream
 from tests import repository
 
 
@@ -65,23 +63,13 @@ def test_classes_are_numbered_by_name_and_train_is_used_unlabelled(root: Path) -
     assert dataset.unlabelled is None
 
 
-def reds(images: Stream | None) -> list[int]:
-    assert images
-    return images.all()[:, 0, 0, 0].tolist()
-
-
-def test_unlabeled_images_are_used_where_there_are_some(root: Path) -> None:
-    (root / "unlabeled").mkdir()
-    for number in range(5):
-        Image.new("RGB", (32, 32), (number, 0, 0)).save(root / "unlabeled" / f"{number}.png")
-    assert reds(load_folder(root, 32, None).unlabelled) == [0, 1, 2, 3, 4]
-
-
-def test_unlabeled_images_may_lie_in_folders_however_deep(root: Path) -> None:
+def test_unlabeled_images_are_used_where_there_are_some_in_folders_however_deep(root: Path) -> None:
     for number, folder in enumerate(("unlabeled", "unlabeled/a", "unlabeled/a/b", "unlabeled/c")):
         (root / folder).mkdir()
         Image.new("RGB", (32, 32), (number, 0, 0)).save(root / folder / "0.png")
-    assert sorted(reds(load_folder(root, 32, None).unlabelled)) == [0, 1, 2, 3]
+    unlabelled = load_folder(root, 32, None).unlabelled
+    assert unlabelled
+    assert sorted(unlabelled.all()[:, 0, 0, 0].tolist()) == [0, 1, 2, 3]
 
 
 def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
@@ -97,14 +85,10 @@ def test_a_file_groups_classes_into_superclasses(root: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "colour", "suffix", "expected"),
     [
-        ("L", 77, "png", (77, 77, 77)),
         ("1", 1, "png", (255, 255, 255)),
-        ("P", 0, "png", (0, 0, 0)),
-        ("RGBA", (9, 8, 7, 255), "png", (9, 8, 7)),
-        ("RGBA", (255, 0, 0, 0), "png", (255, 255, 255)),
         ("CMYK", (0, 0, 0, 0), "tif", (255, 255, 255)),
-        ("YCbCr", (255, 128, 128), "jpg", (255, 255, 255)),
-        ("LA", (40, 255), "png", (40, 40, 40)),
+        ("RGBA", (9, 8, 7, 255), "png", (9, 8, 7)),
+        ("RGBA", (255, 0, 0, 0), "png", (255, 255, 255)),  # transparency shows the white page
         ("LA", (40, 0), "png", (255, 255, 255)),
     ],
 )
@@ -142,21 +126,20 @@ def test_images_of_more_than_8_bits_need_one_range_for_all_which_the_message_tel
     assert clipped.min() >= 254  # what is whiter than white
 
 
-def png_of_16_bits(channels: int, colour_type: int, value: int) -> bytes:
-    """32x32, which Pillow can read and not write (PNG specification, sections 4 and 11)."""
+def png(size: tuple[int, int], bits: int, colour_type: int, row: bytes) -> bytes:
+    """With rows that Pillow can read and not write (PNG specification, sections 4 and 11)."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    row = b"\0" + struct.pack(">H", value) * channels * 32
-    header = struct.pack(">IIBBBBB", 32, 32, 16, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 32)) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * 32)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (2, 4), (4, 6)])
 def test_colours_of_16_bits_are_read_where_they_use_all_of_them(root: Path, channels: int, colour_type: int) -> None:
     """Of which Pillow reads the upper 8: 12-bit data would come out as 0 to 15."""
-    (root / "train/ant/0.png").write_bytes(png_of_16_bits(channels, colour_type, 0xFF00))
+    (root / "train/ant/0.png").write_bytes(png((32, 32), 16, colour_type, b"\0" + b"\xff\0" * channels * 32))
     assert "0.png (has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535])" in refusal(root)
     assert load_folder(root, 32, [0, 65535]).train.images.all()[0].min() == 255
 
@@ -182,13 +165,6 @@ def test_a_bitmap_of_16_bits_for_three_colours_is_read(root: Path) -> None:
     assert load_folder(root, 32, None).train.images.all()[0].float().mean((0, 1)).tolist() == [255, 0, 0]
 
 
-def test_inks_of_a_photograph_for_printing_are_those_that_were_meant(root: Path) -> None:
-    """Adobe writes CMYK into a JPEG upside down, and Pillow does as Adobe."""
-    assert read(root, Image.new("CMYK", (32, 32), (0, 255, 255, 0)), "jpg").mean((0, 1)).tolist() == pytest.approx(
-        [255, 0, 0], abs=4
-    )
-
-
 def test_transparency_of_a_palette_shows_the_white_page(root: Path) -> None:
     image = Image.new("P", (32, 32), 0)
     image.putpalette([200, 0, 0, 0, 0, 200])
@@ -197,18 +173,9 @@ def test_transparency_of_a_palette_shows_the_white_page(root: Path) -> None:
     assert (shown[5, 5].tolist(), shown[5, 28].tolist()) == ([0, 0, 200], [255, 255, 255])
 
 
-@pytest.mark.parametrize("suffix", ["tif", "gif", "webp"])
-def test_of_several_pages_or_frames_the_first_is_read(root: Path, suffix: str) -> None:
-    pages = [Image.new("RGB", (32, 32), colour) for colour in ("white", "black", "black")]
-    assert read(root, pages[0], suffix, save_all=True, append_images=pages[1:]).min() > 250
-
-
-def test_a_photograph_of_108_megapixels_is_read_and_one_beyond_the_limit_is_named(root: Path) -> None:
-    """A telephone's; black, so that the file is small."""
-    assert read(root, Image.new("1", (12_000, 9_000))).max() == 0
-    (root / "train/ant/0.png").unlink()
-    Image.new("1", (20_000, 13_000)).save(root / "train/ant/0.png")
-    assert "0.png (has more than 250 megapixels)" in refusal(root)
+def test_a_photograph_beyond_pillows_own_limit_of_89_megapixels_is_read(root: Path) -> None:
+    """As telephones take; black, so that the file is small."""
+    assert read(root, Image.new("1", (12_000, 7_500))).max() == 0
 
 
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_looks_the_same(root: Path) -> None:
@@ -237,18 +204,15 @@ def test_a_photograph_that_was_taken_upside_down_is_turned_upright(root: Path) -
 def test_unreadable_files_are_counted_named_and_refused(root: Path) -> None:
     (root / "train/ant/0.png").write_text("this is no image")
     (root / "train/ant/1.png").write_bytes(b"")
-    Image.new("1", (20_000, 13_000)).save(root / "train/ant/2.png")
+    (root / "train/ant/2.png").write_bytes(png((20_000, 13_000), 8, 0, b""))
     Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(root / "train/bee/0.tif")
     cut = root / "train/bee/1.png"
     cut.write_bytes(cut.read_bytes()[:50])
     line = refusal(root)
     assert line.startswith("5 of 7 files cannot be read as images; repair or remove them: ")
-    for file, reason in zip(
-        ("ant/0.png", "ant/1.png", "ant/2.png", "bee/0.tif", "bee/1.png"),
-        ("cannot identify", "cannot identify", "has more than 250 megapixels", "has pixels that are not finite", ""),
-        strict=True,
-    ):
-        assert re.search(rf"{file} \({reason}", line)
+    assert all(f"/{file} (" in line for file in ("ant/0.png", "ant/1.png", "bee/1.png"))
+    assert "/ant/2.png (has more than 250 megapixels)" in line
+    assert "/bee/0.tif (has pixels that are not finite)" in line
 
 
 @pytest.mark.parametrize("inside_another", [False, True])

@@ -11,6 +11,7 @@ import torch
 from stages.io.tensors import read_tensors, write_tensors
 from stages.io.writing import replacing, require_room, write_bytes, write_metrics, write_table
 from stages.runtime.errors import UserError
+from tests.repository import refusal
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -49,15 +50,15 @@ def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"cannot be written .*File exists"):
-        write_tensors(tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
+    line = refusal(write_tensors, tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
+    assert "cannot be written " in line
+    assert "File exists" in line
 
 
 def test_too_little_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
     require_room(tmp_path / "new" / "file", 1)
-    with pytest.raises(UserError, match=r"file: 1000000000\.00 GB are needed and .* GB are free") as stopped:
-        require_room(tmp_path / "new" / "file", 10**18)
-    assert "\n" not in str(stopped.value)
+    line = refusal(require_room, tmp_path / "new" / "file", 10**18)
+    assert "file: 1000000000.00 GB are needed and " in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,27 +69,27 @@ def test_tables_and_metrics_are_plain_and_have_six_digits(tmp_path: Path) -> Non
     assert (tmp_path / "x.json").read_bytes() == b'{\n  "a": 1,\n  "b": {\n    "c": 0.666667\n  }\n}\n'
 
 
-def test_a_metric_that_is_no_number_is_not_written(tmp_path: Path) -> None:
-    """JSON has none, and DVC could not read the file."""
+def test_a_metric_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    """JSON has no such number, and DVC could not read the file."""
     with pytest.raises(ValueError):
         write_metrics(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensors_and_notes_come_back_whatever_their_order_from_the_same_bytes(tmp_path: Path) -> None:
+def test_tensors_and_metadata_come_back_whatever_their_order_from_the_same_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "new" / "x.safetensors", tmp_path / "y.safetensors"
     tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(0.5), "none": torch.empty(0, 3)}
-    notes = {"names": ["ä", "b"], "count": 2}
-    write_tensors(first, tensors, notes)
-    write_tensors(second, dict(reversed(tensors.items())), dict(reversed(notes.items())))
+    metadata = {"names": ["ä", "b"], "count": 2}
+    write_tensors(first, tensors, metadata)
+    write_tensors(second, dict(reversed(tensors.items())), dict(reversed(metadata.items())))
     assert first.read_bytes() == second.read_bytes()
-    read, read_notes = read_tensors(first)
+    read, read_metadata = read_tensors(first)
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
-    assert read_notes == notes
+    assert read_metadata == metadata
 
 
 def test_a_missing_file_is_refused_in_one_line_that_says_how_to_restore_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"x\.safetensors: cannot be read .*dvc checkout") as stopped:
-        read_tensors(tmp_path / "x.safetensors")
-    assert "\n" not in str(stopped.value)
+    line = refusal(read_tensors, tmp_path / "x.safetensors")
+    assert "x.safetensors: cannot be read " in line
+    assert "dvc checkout" in line

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PIPELINE = """
 stages:
   train:
-    deps: [train.py, room, data.bin, "${folder}"]
+    deps: [train.py, package, data.bin, "${folder}"]
     params: [lr, augment]
 """
 
@@ -24,7 +24,13 @@ stages:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / FILE, tmp_path)
-    for name in ("train.py", "room/inner/model.py", "room/__pycache__/a.pyc", "data.bin", "examples/images/cat/1.png"):
+    for name in (
+        "train.py",
+        "package/inner/model.py",
+        "package/__pycache__/a.pyc",
+        "data.bin",
+        "examples/images/cat/1.png",
+    ):
         write(name, "as it was")
     write("dvc.yaml", PIPELINE)
 
@@ -41,9 +47,9 @@ def edit_params(old: str, new: str) -> None:
 
 CHANGES = [
     ("train.py", lambda: write("train.py", "as it is!")),
-    ("room/inner/model.py", lambda: write("room/inner/model.py", "as it is!")),
-    ("room/inner/model.py", lambda: Path("room/inner/model.py").unlink()),
-    ("room/new.py", lambda: write("room/new.py", "")),
+    ("package/inner/model.py", lambda: write("package/inner/model.py", "as it is!")),
+    ("package/inner/model.py", lambda: Path("package/inner/model.py").unlink()),
+    ("package/new.py", lambda: write("package/new.py", "")),
     ("data.bin", lambda: write("data.bin", "as it is!")),
     ("data.bin", lambda: Path("data.bin").unlink()),
     ("examples/images", lambda: write("examples/images/cat/1.png", "as it was")),  # by its time
@@ -65,9 +71,9 @@ def test_what_the_stage_does_not_read_may_change() -> None:
     with inputs_must_not_change("train", read_pipeline()["train"]):
         edit_params("max_iter: 1000", "max_iter: 900")
         write("other.py", "")
-        write("room/__pycache__/a.pyc", "compiled again")
-        write("room/.b.csv.tmp", "not yet all of it")
-        os.utime("room/inner/model.py", (1, 1))
+        write("package/__pycache__/a.pyc", "compiled again")
+        write("package/.b.csv.tmp", "not yet all of it")
+        os.utime("package/inner/model.py", (1, 1))
     assert fingerprints(read_pipeline()["train"]) == before
 
 

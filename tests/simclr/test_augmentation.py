@@ -34,7 +34,7 @@ def copies(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image.expand(count, -1, -1, -1), image[0].permute(2, 0, 1).float()
 
 
-def share(happened: torch.Tensor) -> float:
+def fraction(happened: torch.Tensor) -> float:
     return happened.float().mean().item()
 
 
@@ -49,10 +49,10 @@ def test_flip_mirrors_half_of_the_images_and_changes_nothing_else() -> None:
     views = augment(images, stream(), **NOTHING | {"flip": True})
     mirrored, same = ((views - x).abs().amax((1, 2, 3)) < 0.01 for x in (image.flip(2), image))
     assert bool((mirrored ^ same).all())
-    assert share(mirrored) == pytest.approx(0.5, abs=0.05)
+    assert fraction(mirrored) == pytest.approx(0.5, abs=0.05)
 
 
-def test_every_row_of_a_batch_gets_a_view_of_its_own_from_the_seed() -> None:
+def test_every_row_of_a_batch_gets_another_view_which_the_seed_decides() -> None:
     images = bytes_of(1).expand(16, -1, -1, -1)
     views = augment(images, stream(), **DEFAULTS)
     differences = (views[:, None] - views[None]).abs().amax((2, 3, 4)) + 1e3 * torch.eye(16)
@@ -128,27 +128,9 @@ def test_no_blur_changes_nothing() -> None:
     assert torch.equal(gaussian_blur(x, torch.zeros(4)), x)
 
 
-def test_transforms_happen_as_often_as_they_should() -> None:
-    images, image = copies(3000)
-    gray = augment(images, stream(), **NOTHING | {"grayscale": 0.2})
-    assert share((gray[:, 0] - gray[:, 2]).abs().amax((1, 2)) < 0.01) == pytest.approx(0.2, abs=0.03)
-    jittered = augment(images, stream(), **NOTHING | {"jitter": 0.5})
-    assert share((jittered - image).abs().amax((1, 2, 3)) > 0.05) == pytest.approx(0.8, abs=0.03)
-    noise = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=stream())
-    blurred = augment(noise.expand(3000, -1, -1, -1), stream(), **NOTHING | {"blur": 0.5})
-    # Sigmas below 0.2 are lost in rounding.
-    changed = share((blurred - noise.permute(2, 0, 1)).abs().amax((1, 2, 3)) > 0.05)
-    assert 0.5 * (1 - 0.1 / 1.9) - 0.03 < changed < 0.5 + 0.03
-
-
-def test_brightness_factors_fill_the_papers_range() -> None:
-    """Strength 0.5 gives factors within 1 +- 0.4 (appendix A: 0.8 times the strength)."""
-    gray = torch.full((4000, 8, 8, 3), 100, dtype=torch.uint8)  # without contrast, saturation or hue to change
-    factors = augment(gray, stream(), **NOTHING | {"jitter": 0.5}).mean((1, 2, 3)) / 100
-    assert factors.min().item() == pytest.approx(0.6, abs=0.01)
-    assert factors.max().item() == pytest.approx(1.4, abs=0.01)
-    # A fifth is left alone, the rest is uniform: the standard deviation follows.
-    assert factors.std().item() == pytest.approx(math.sqrt(0.8 * 0.8**2 / 12), rel=0.05)
+def test_a_fifth_of_the_images_becomes_gray() -> None:
+    gray = augment(copies(3000)[0], stream(), **NOTHING | {"grayscale": 0.2})
+    assert fraction((gray[:, 0] - gray[:, 2]).abs().amax((1, 2)) < 0.01) == pytest.approx(0.2, abs=0.03)
 
 
 def test_colour_distortion_is_distributed_as_torchvisions() -> None:

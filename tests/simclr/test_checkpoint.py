@@ -1,4 +1,4 @@
-"""The checkpoint that a stopped training run goes on from."""
+"""The checkpoint that a stopped training run resumes from."""
 
 import shutil
 import signal
@@ -18,14 +18,13 @@ HISTORY = [{"epoch": 1, "train": {"loss": 1 / 3}}, {"epoch": 2, "train": {"loss"
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ignored_signals(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In an empty folder, with signals as in a shell's background job, which ignores Ctrl-C."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = {sent: signal.signal(sent, signal.SIG_IGN) for sent in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before[0])
-    signal.signal(signal.SIGTERM, before[1])
+    for sent, handler in before.items():
+        signal.signal(sent, handler)
 
 
 def model(seed: int) -> nn.Linear:
@@ -39,30 +38,22 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 def interrupted_run(run: dict[str, str]) -> Path:
     """A run that is stopped after two epochs; where its checkpoint is."""
+    trained = model(1)
     with pytest.raises(ZeroDivisionError), resumable(run) as checkpoint:
-        checkpoint.save(HISTORY, model=model(1))
+        checkpoint.save(HISTORY, model=trained)
+        trained.weight.data.zero_()  # what is kept is the state of the moment of saving
         raise ZeroDivisionError
     return checkpoint.path
 
 
-def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit() -> None:
+def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit_and_another_run_does_not() -> None:
     interrupted_run({"lr": "1"})
     other = model(2)
+    with resumable({"lr": "2"}) as checkpoint:
+        assert checkpoint.restore(model=other) == []
     with resumable({"lr": "1"}) as checkpoint:
         assert checkpoint.restore(model=other) == HISTORY
         assert checkpoint.epochs == 2
-    assert same_weights(other, model(1))
-
-
-def test_what_is_kept_is_the_state_of_the_moment_of_saving() -> None:
-    trained = model(1)
-    with pytest.raises(ZeroDivisionError), resumable({}) as checkpoint:
-        checkpoint.save(HISTORY, model=trained)
-        trained.weight.data.zero_()
-        raise ZeroDivisionError
-    other = model(2)
-    with resumable({}) as checkpoint:
-        checkpoint.restore(model=other)
     assert same_weights(other, model(1))
 
 
@@ -96,24 +87,13 @@ def test_a_state_that_cannot_be_written_ends_the_run_in_one_line() -> None:
         checkpoint.save(HISTORY, model=model(1))
 
 
-def test_another_experiment_does_not_find_it() -> None:
-    interrupted_run({"lr": "1"})
-    with resumable({"lr": "2"}) as checkpoint:
-        assert checkpoint.restore(model=model(2)) == []
-
-
-def test_success_deletes_it() -> None:
+def test_success_deletes_it_even_if_somebody_cleared_the_checkpoints_meanwhile() -> None:
     path = interrupted_run({})
-    with resumable({}):
-        assert path.exists()
-    assert list(path.parent.iterdir()) == []
-
-
-def test_success_is_one_even_if_somebody_cleared_the_checkpoints_meanwhile() -> None:
     with resumable({}) as checkpoint:
-        shutil.rmtree(checkpoint.path.parent)
+        assert path.exists()
+        shutil.rmtree(path.parent)
         checkpoint.save(HISTORY, model=model(1))
-    assert list(checkpoint.path.parent.iterdir()) == []
+    assert list(path.parent.iterdir()) == []
 
 
 def test_it_lies_in_the_users_repository_even_if_dvc_runs_a_copy(
@@ -143,22 +123,18 @@ def test_the_same_run_twice_at_once_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Signals) -> None:
-    with pytest.raises(UserError) as stopped, resumable({}) as checkpoint:
-        checkpoint.save(HISTORY, model=model(1))
-        signal.raise_signal(sent)
-    said = str(stopped.value)
-    assert said.startswith(f"stopped; the state after epoch 2 is kept in {checkpoint.path}")
-    assert "\n" not in said
+    def stopped(saves: bool) -> str:
+        with pytest.raises(UserError) as error, resumable({}) as checkpoint:
+            if saves:
+                checkpoint.save(HISTORY, model=model(1))
+            signal.raise_signal(sent)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    path = interrupted_run({})
+    assert f"the state after an earlier stop is kept in {path}" in stopped(saves=False)
+    path.unlink()
+    assert "nothing is kept" in stopped(saves=False)
+    assert stopped(saves=True).startswith(f"stopped; the state after epoch 2 is kept in {path}")
     with resumable({}) as again:
         assert again.restore(model=model(2)) == HISTORY
-
-
-def test_a_stop_before_the_first_epoch_is_over_says_that_nothing_is_kept() -> None:
-    with pytest.raises(UserError, match="nothing is kept"), resumable({}):
-        signal.raise_signal(signal.SIGTERM)
-
-
-def test_a_stop_before_a_kept_state_is_read_says_where_it_is() -> None:
-    path = interrupted_run({})
-    with pytest.raises(UserError, match=f"the state after an earlier stop is kept in {path}"), resumable({}):
-        signal.raise_signal(signal.SIGTERM)

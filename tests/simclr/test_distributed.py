@@ -17,7 +17,7 @@ from stages.simclr.loss import cosine_similarities, without_self
 from stages.simclr.model import SimCLR
 from tests.repository import CPU, VIEW, random_images
 
-BATCH = 8
+BATCH, PROCESSES = 8, 4
 CLOSE = 1e-10  # of the largest number of a tensor
 
 Step = dict[str, Tensor]  # the loss, the change of every parameter and of BatchNorm's statistics
@@ -76,37 +76,20 @@ MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
 }
 
 
-def worker(number: int, count: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=count)
-    found: dict[str, Any] = {"right": one_step(), "features": features()}
-    if count == 2:
-        for name, (module, what, wrong) in MISTAKES.items():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(module, what, wrong)
-                found[name] = one_step()
-    torch.save(found, folder / f"{number}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    found: dict[str, Any] = {"correct": one_step(), "features": features()}
+    for name, (module, what, wrong) in MISTAKES.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, what, wrong)
+            found[name] = one_step()
+    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def alone() -> Step:
-    return one_step()
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
-    """What each process found, by how many there were."""
-    found = {}
-    for count in (2, 4):
-        folder = tmp_path_factory.mktemp("processes")
-        spawn(worker, (count, folder), nprocs=count)
-        found[count] = [torch.load(folder / f"{number}.pt") for number in range(count)]
-    return found
-
-
 def difference(step: Step, expected: Step) -> dict[str, float]:
-    """The largest one of each tensor, as a share of the largest number that is expected."""
+    """The largest one of each tensor, as a fraction of the largest number that is expected."""
     assert step.keys() == expected.keys()
     return {
         name: float((step[name] - value).abs().max() / value.abs().max().clamp(min=1e-30))
@@ -114,30 +97,20 @@ def difference(step: Step, expected: Step) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_loss_gradients_and_batchnorm_of_several_processes_are_those_of_one(
-    count: int, alone: Step, runs: dict[int, list[Any]]
-) -> None:
-    differences = difference(runs[count][0]["right"], alone)
+def test_loss_gradients_batchnorm_and_features_of_several_processes_are_those_of_one(tmp_path: Path) -> None:
+    """And the usual mistakes would be seen. One test, so that pytest-xdist starts the processes once."""
+    spawn(worker, (tmp_path,), nprocs=PROCESSES)
+    runs = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PROCESSES)]
+    first, *others = (each["correct"] for each in runs)
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
+    alone = one_step()
+    differences = difference(first, alone)
     assert {"loss", "head.2.weight", "encoder.conv1.weight", "encoder.layer4.1.bn2.running_var"} <= differences.keys()
     assert max(differences.values()) < CLOSE, max(differences.items(), key=lambda item: item[1])
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_every_process_has_the_same_numbers(count: int, runs: dict[int, list[Any]]) -> None:
-    first, *others = (each["right"] for each in runs[count])
-    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_classic_mistake_is_far_off(mistake: str, alone: Step, runs: dict[int, list[Any]]) -> None:
-    assert max(difference(runs[2][0][mistake], alone).values()) > 1e-3
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_features_are_the_same_bytes_from_any_number_of_processes(count: int, runs: dict[int, list[Any]]) -> None:
+    for mistake in MISTAKES:
+        assert max(difference(runs[0][mistake], alone).values()) > 1e-3, mistake
     expected = features()
-    assert all(torch.equal(each["features"], expected) for each in runs[count])
+    assert all(torch.equal(each["features"], expected) for each in runs)
 
 
 def test_one_process_gets_what_it_gave() -> None:

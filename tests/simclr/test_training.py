@@ -215,20 +215,17 @@ def trouble_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest:
     return what_is_wrong(fitted, scored, random_images(count) // (256 // (brightest + 1)), torch.arange(count))
 
 
-def test_a_healthy_epoch_has_nothing_wrong() -> None:
+@pytest.mark.parametrize(
+    ("lr", "count", "expected"),
+    [
+        (1e-3, 32, "None"),
+        (math.inf, 32, "step 2: the loss is nan"),
+        (math.inf, 8, "after step 1, on held-out images: the loss is nan"),  # the last step breaks the weights
+    ],
+)
+def test_a_loss_that_is_not_finite_is_reported_with_its_step(lr: float, count: int, expected: str) -> None:
     torch.manual_seed(0)
-    assert trouble_of_an_epoch(Tiny(), lr=1e-3) is None
-
-
-def test_a_loss_that_is_no_number_is_reported_with_its_step() -> None:
-    torch.manual_seed(0)
-    assert str(trouble_of_an_epoch(Tiny(), lr=math.inf)).startswith("step 2: the loss is nan")
-
-
-def test_a_last_step_that_breaks_the_weights_is_noticed_on_held_out_images() -> None:
-    torch.manual_seed(0)
-    trouble = trouble_of_an_epoch(Tiny(), lr=math.inf, count=8)
-    assert str(trouble).startswith("after step 1, on held-out images: the loss is nan")
+    assert str(trouble_of_an_epoch(Tiny(), lr, count)).startswith(expected)
 
 
 @pytest.mark.parametrize("constant", [0, 1])
