@@ -29,7 +29,7 @@ METADATA = {"backbone": "resnet18", "stem": "imagenet", "image_size": 32, "featu
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed tables, one class with another name; made up what is not in git."""
+    """The committed tables, one class with another name; what is not in git is made up."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(ROOT / "plots/data", folder / "plots/data")
     shutil.copy(ROOT / "params.yaml", folder)
@@ -115,7 +115,7 @@ def test_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) ->
         assert [text.replace("\N{MINUS SIGN}", "-").replace(" %", "%") for text in shown] == expected
 
 
-def test_what_is_needed_to_make_it_again_is_there(folder: Path, page: str) -> None:
+def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_inputs(folder: Path, page: str) -> None:
     assert "temperature: 0.07" in page
     assert f"torch {torch.__version__.split('+')[0]}" in page
     for name in report.HASHED:

@@ -32,7 +32,7 @@ def set_processes(repository: Repository, count: int) -> None:
     repository.run(f"sed -i 's/^launch: .*/launch: {launch}/; s/^epochs: .*/epochs: 8/' params.yaml")
 
 
-def kill_one_and_go_on(repository: Repository, which: int) -> None:
+def kill_one_and_resume(repository: Repository, which: int) -> None:
     training = repository.start(AGAIN)
     while training.poll() is None and not repository.checkpoints():
         time.sleep(0.01)
@@ -52,7 +52,7 @@ def kill_one_and_go_on(repository: Repository, which: int) -> None:
 
 def test_two_processes_survive_the_loss_of_one(repository: Repository) -> None:
     set_processes(repository, 2)
-    kill_one_and_go_on(repository, 1)
+    kill_one_and_resume(repository, 1)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_four_processes_survive_the_loss_of_any_one(which: int, repository: Repo
     set_processes(repository, 4)
     repository.run("dvc repro pretrain")
     before = repository.bytes("metrics", "plots", "models")
-    kill_one_and_go_on(repository, which)
+    kill_one_and_resume(repository, which)
     assert repository.bytes("metrics", "plots", "models") == before
 
 

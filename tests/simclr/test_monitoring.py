@@ -37,7 +37,7 @@ def test_metrics_match_sorting_every_row() -> None:
 
 
 @pytest.mark.parametrize("similarity", [1.0, math.nan])
-def test_embeddings_that_are_equal_or_no_numbers_find_no_partner(similarity: float) -> None:
+def test_embeddings_that_are_equal_or_not_finite_find_no_partner(similarity: float) -> None:
     metrics = contrastive_metrics(torch.full((8, 8), similarity))
     assert metrics["top1"] == 0
     assert metrics["position"] >= 7  # the last of seven candidates
