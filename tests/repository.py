@@ -165,7 +165,7 @@ class Repository:
         )  # fmt: skip
 
     def kill(self, command: str, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> None:
-        """Starts a command and sends the signal to it and all that it started, as soon as `when` says so."""
+        """Starts a command and sends the signal to it and all that it started as soon as `when` is true."""
         process = self.start(command)
         while process.poll() is None and not when():
             time.sleep(0.01)

@@ -1,7 +1,8 @@
-"""What pretraining starts from, and the room for all that comes from outside."""
+"""What the stage writes, what pretraining starts from, and the room for both."""
 
 import io
 import shutil
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torchvision
 
 from stages import download
 from stages.download import starting_weights, write_dataset
-from stages.images.dataset import Dataset, Labelled, image_stream
+from stages.images.dataset import Dataset, Labelled, image_stream, seen_before, with_digests
 from stages.io.tensors import read_tensors
 from tests.repository import ROOT, load_params, random_images, refusal
 
@@ -34,6 +35,21 @@ def test_without_unlabelled_images_the_training_images_are_written_twice_and_rea
     assert labelled["test_seen"].tolist() == [False, True, True]
     assert labelled["test_fine"].tolist() == [0, 0, 1]
     assert names == {"fine_names": ["a", "b"], "coarse_names": ["c", "d"]}
+
+
+def digests(images: torch.Tensor) -> np.ndarray:
+    found = array("Q")
+    passed = with_digests(image_stream(len(images), 32, images.split(3)), found).all()
+    assert torch.equal(passed, images)
+    return np.array(found)
+
+
+def test_test_images_with_the_pixels_of_a_training_image_or_of_an_earlier_test_image_were_seen_before() -> None:
+    different = random_images(8)
+    train, test = different[:4], different[[4, 1, 5, 4, 6, 3, 4]]
+    assert seen_before(digests(test), digests(train)).tolist() == [False, True, False, True, False, True, True]
+    test[1, 31, 31, 2] ^= 1
+    assert not seen_before(digests(test), digests(train))[1]
 
 
 def test_random_weights_come_from_the_seed() -> None:

@@ -1,4 +1,4 @@
-"""The exported model computes what the pipeline does, says what it is, and loads elsewhere."""
+"""The exported model computes what the pipeline does, describes itself, and loads elsewhere."""
 
 import json
 import re

@@ -78,8 +78,8 @@ def test_what_python_2_wrote_is_read_as_it_is_laid_out(empty_folder: Path, by_co
 
 def with_train(**changes: object) -> dict[str, object]:
     """Two labelled images but for what is changed."""
-    right = {"data": rows(2, 0), "fine_labels": [0, 1], "coarse_labels": [0, 0]}
-    return {TRAIN: {name.encode(): value for name, value in {**right, **changes}.items()}}
+    correct = {"data": rows(2, 0), "fine_labels": [0, 1], "coarse_labels": [0, 0]}
+    return {TRAIN: {name.encode(): value for name, value in {**correct, **changes}.items()}}
 
 
 def with_meta(names: object) -> dict[str, object]:

@@ -17,7 +17,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
-    ("crash", "seen", "said"),
+    ("crash", "expected", "message"),
     [
         (RuntimeError("bug"), RuntimeError, "bug"),
         (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
@@ -25,11 +25,11 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     ],
 )
 def test_a_crash_or_a_full_disk_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, crash: BaseException, seen: type[BaseException], said: str
+    tmp_path: Path, crash: BaseException, expected: type[BaseException], message: str
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(seen, match=said), replacing(path) as temporary:
+    with pytest.raises(expected, match=message), replacing(path) as temporary:
         temporary.write_bytes(b"ne")
         raise crash
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]

@@ -42,7 +42,7 @@ def kill_one_and_resume(repository: Repository, which: int) -> None:
     output, _ = training.communicate(timeout=300)
     assert time.monotonic() - killed < 60
     assert training.returncode != 0
-    # The first one says what is kept, unless it is the one that was killed.
+    # The first one reports what is kept, unless it is the one that was killed.
     assert which == 0 or "the state after epoch" in output or "another process has ended" in output
     assert workers(repository) == []
     assert "resuming after epoch" in repository.run(AGAIN)

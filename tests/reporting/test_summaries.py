@@ -1,4 +1,4 @@
-"""What the report says of the tables, against slow versions and scikit-learn."""
+"""What the report concludes from the tables, against slow versions and scikit-learn."""
 
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def test_reliability_has_a_row_per_fifteenth_of_confidence() -> None:
     for number in range(15):
         inside = [i for i, p in enumerate(PREDICTIONS.confidence) if number / 15 < p <= (number + 1) / 15]
         if inside:
-            right = sum(ACTUAL[i] == PREDICTED[i] for i in inside)
+            correct = sum(ACTUAL[i] == PREDICTED[i] for i in inside)
             expected.append(
-                [sum(PREDICTIONS.confidence[i] for i in inside) / len(inside), right / len(inside), len(inside)]
+                [sum(PREDICTIONS.confidence[i] for i in inside) / len(inside), correct / len(inside), len(inside)]
             )
     np.testing.assert_allclose(table.to_numpy(), expected)
 
@@ -97,7 +97,7 @@ def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> N
 
 
 def answered(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
-    """What the page says of SimCLR's accuracy beside the pixels' 50 % and the untrained network's 40 %."""
+    """The sentence about SimCLR's accuracy beside the pixels' 50 % and the untrained network's 40 %."""
     keys = {"probe": "logreg", "classes": "all"}
     accuracies = {"pixels": 0.5, "untrained": 0.4, "simclr": accuracy}
     scores = pd.DataFrame(
@@ -121,14 +121,14 @@ def answered(accuracy: float, low: float, high: float, with_twenty: float, pixel
 
 
 def test_the_answer_names_the_best_control_and_how_few_labels_do_as_well_in_every_draw() -> None:
-    right = (
+    whole = (
         "With all 250 labelled images, logistic regression on SimCLR's features is right for 70.0 % of the test "
         "images, against 50.0 %: +20.0 points (95 % interval +15.0 to +25.0)."
     )
     few = "With 20 labelled images of each class SimCLR's features do what raw pixels need all for. "
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.5) == few + right
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.49) == right
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == right  # which need no more either
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.5) == few + whole
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.49) == whole
+    assert answered(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == whole  # which need no more either
 
 
 def test_the_answer_says_where_a_control_wins_and_where_nothing_can_be_said() -> None:

@@ -10,8 +10,8 @@ import pytest
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import IGNORED, fingerprints, inputs_must_not_change, read_pipeline
 from stages.runtime.params import FILE
+from tests.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 PIPELINE = """
 stages:
   train:
@@ -20,17 +20,13 @@ stages:
 """
 
 
+FILES = ("train.py", "package/inner/model.py", "package/__pycache__/a.pyc", "data.bin", "examples/images/cat/1.png")
+
+
 @pytest.fixture(autouse=True)
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / FILE, tmp_path)
-    for name in (
-        "train.py",
-        "package/inner/model.py",
-        "package/__pycache__/a.pyc",
-        "data.bin",
-        "examples/images/cat/1.png",
-    ):
+def repository(empty_folder: Path) -> None:
+    shutil.copy(ROOT / FILE, empty_folder)
+    for name in FILES:
         write(name, "as it was")
     write("dvc.yaml", PIPELINE)
 

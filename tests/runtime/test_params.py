@@ -9,9 +9,9 @@ import pytest
 from stages.check import Params
 from stages.runtime.errors import UserError
 from stages.runtime.params import FILE, WAY_BACK
-from tests.repository import load_params
+from tests.repository import ROOT, load_params
 
-COMMITTED = (Path(__file__).parents[2] / FILE).read_text()
+COMMITTED = (ROOT / FILE).read_text()
 
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
