@@ -89,11 +89,11 @@ def test_the_way_back_that_messages_tell_works_however_an_experiment_was_stopped
 def test_a_sweep_through_the_queue(repository: Repository) -> None:
     repository.run("dvc exp run --queue -S 'linear.lr=0.1,0.5' fit-logreg")
     repository.run("dvc queue start")
-    for _ in range(200):
+    for _ in range(60):
         status = repository.run("dvc queue status")
         if status.count("Success") == 2 or "Failed" in status:
             break
-        time.sleep(1)
+        time.sleep(4)  # the question itself takes seconds of a core
     assert status.count("Success") == 2, status
     rates = set()
     for name in repository.run("dvc exp list --name-only").split():
