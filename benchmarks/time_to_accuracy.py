@@ -28,9 +28,8 @@ from benchmarks.verify import processor
 from stages.check import Params
 from stages.features.extraction import extract
 from stages.io.tensors import open_tensors, read_tensors
-from stages.probing.logreg import choose_and_fit
-from stages.probing.neighbours import fit_neighbours
-from stages.probing.probe import Split
+from stages.probing.probe import Split, class_scores
+from stages.probing.registry import PROBES
 from stages.probing.scores import interval, scores
 from stages.runtime.arithmetic import prepare_torch
 from stages.runtime.params import read_params, validated
@@ -140,15 +139,13 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
         for part in ("train", "test")
     )
     first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)
-    with threadpool_limits(1):
-        settings = PARAMS.logreg.model_dump(include={"C", "choice_images", "max_iter"})
-        logreg = choose_and_fit(first, **settings, seed=PARAMS.seed)
-    neighbours = fit_neighbours(train, PARAMS.neighbours)
     cells = []
-    for probe, tested in ((logreg, first_test), (neighbours, test)):
-        accuracy = scores(probe.logits(tested.x), tested.y)["accuracy"]
-        low, high = interval(accuracy, len(tested.y))
-        cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+    with threadpool_limits(1):
+        for name, fitted, tested in (("logreg", first, first_test), ("neighbours", train, test)):
+            probe = PROBES[name].make(PARAMS, None).fit(fitted.x, fitted.y)
+            accuracy = scores(class_scores(probe, tested.x), tested.y)["accuracy"]
+            low, high = interval(accuracy, len(tested.y))
+            cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
     return f"{' | '.join(cells)} |"
 
 

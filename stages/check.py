@@ -2,9 +2,7 @@
 
 DVC deletes the outputs of a stage before it runs it. This stage runs first, reruns whenever params.yaml changes, and
 its only output is always the same, so that a mistake ends a run while the outputs of the other stages are still there.
-
-Reads   params.yaml; of a folder of images, which files it holds
-Writes  data/checked.txt
+Of a folder of images it reads which files it holds.
 """
 
 import os
@@ -69,7 +67,7 @@ def memory_needed(params: Params) -> int:
 
 
 def too_few_images(params: Params, sizes: Sizes) -> list[str]:
-    """The same for what the images are too few for."""
+    """What there are too few images for, a line each."""
     found = []
     classes = len(sizes.train)
     if params.first_classes > classes:

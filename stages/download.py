@@ -77,8 +77,10 @@ def write_dataset(dataset: Dataset, data: str) -> None:
     """Writes the images as they come, in the order in which they come. data: where they are from, for the metadata."""
     train, test = dataset.train, dataset.test
     write_tensors(UNLABELLED, {"images": dataset.unlabelled or train.images}, {"data": data})
-    if dataset.unlabelled is None:
-        train = replace(train, images=read_again(UNLABELLED))
+    if dataset.unlabelled is None:  # the training images have passed, and are read again
+        images = open_tensors(UNLABELLED)[0]["images"]
+        count, side = images.shape[:2]
+        train = replace(train, images=image_stream(count, side, (images[rows] for rows in chunks_of(count, side))))
     digests = {"train": array("Q"), "test": array("Q")}
 
     def test_seen() -> Iterator[Tensor]:
@@ -90,9 +92,3 @@ def write_dataset(dataset: Dataset, data: str) -> None:
         tensors |= {f"{part}_{level}": torch.from_numpy(getattr(labelled, level)) for level in ("fine", "coarse")}
     tensors["test_seen"] = Stream(test.fine.shape, torch.bool, test_seen())  # last: all images have passed by then
     write_tensors(LABELLED, tensors, {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names})
-
-
-def read_again(file: Path) -> Stream:
-    images = open_tensors(file)[0]["images"]
-    count, side = images.shape[:2]
-    return image_stream(count, side, (images[rows] for rows in chunks_of(count, side)))

@@ -85,7 +85,7 @@ def as_onnx(model: PictureModel, metadata: dict[str, Any]) -> bytes:
     )
     assert program is not None
     file = program.model_proto
-    # What the exporter notes of its work: the build of PyTorch and lines of code.
+    # What the exporter records of its work: the build of PyTorch and lines of code.
     file.ClearField("producer_version")
     for part in (file, file.graph, *file.graph.node, *file.graph.value_info, *file.graph.initializer):
         part.ClearField("metadata_props")

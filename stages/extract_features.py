@@ -6,13 +6,13 @@ weights.
 
 Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
 Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, D) float32, the fine and
-                                    coarse labels, which test images were seen before, and as notes the names of
-                                    the encoders and of the classes
+                                    coarse labels, which test images were seen before, and as metadata the names
+                                    of the encoders and of the classes
         plots/data/maps.csv         test images on a map, a row per encoder (before and after SimCLR) and image
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -71,7 +71,8 @@ def extract_features(params: Params, device: torch.device) -> None:
     labels = {name: labelled[name].all() for name in LABELS}
     tensors: dict[str, Tensor | Stream] = {**labels}
     for name, both in features.items():
-        tensors |= {f"{split}_{name}": checked(name, h) for split, h in zip(SPLITS, both, strict=True)}
+        for split, h in zip(SPLITS, both, strict=True):
+            tensors[f"{split}_{name}"] = replace(h, chunks=finite(name, h.chunks))
     write_tensors(FEATURES_FILE, tensors, {"encoders": ["pixels", *encoders], **names})
 
     before = "imagenet" if "imagenet" in encoders else "untrained"
@@ -80,19 +81,13 @@ def extract_features(params: Params, device: torch.device) -> None:
     write_table(Path("plots/data/maps.csv"), map_table(shown, labels, names, params.seed))
 
 
-def checked(encoder: str, features: Stream) -> Stream:
-    """The same stream; raises UserError where a feature is not finite."""
-
-    def chunks() -> Iterator[Tensor]:
-        for chunk in features.chunks:
-            if not bool(chunk.isfinite().all()):
-                advice = "pretrain again, with a smaller lr"
-                if encoder != "simclr":
-                    advice = "`dvc repro -f download` makes it anew"
-                raise UserError(f"features of the encoder {encoder} are not finite; {advice}")
-            yield chunk
-
-    return replace(features, chunks=chunks())
+def finite(encoder: str, features: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same chunks; raises UserError where a feature is not finite."""
+    advice = "pretrain again, with a smaller lr" if encoder == "simclr" else "`dvc repro -f download` makes it anew"
+    for chunk in features:
+        if not bool(chunk.isfinite().all()):
+            raise UserError(f"features of the encoder {encoder} are not finite; {advice}")
+        yield chunk
 
 
 def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:

@@ -5,13 +5,11 @@ on, and the exit status is 1. Only `--neighbours` needs more than the model: the
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +23,13 @@ from stages.io.metadata import FORMAT
 from stages.io.tensors import open_tensors
 from stages.io.writing import replacing, write_bytes
 from stages.probing.neighbours import nearest
-from stages.reporting.figures import as_png
-from stages.reporting.pictures import draw_neighbours
+from stages.reporting.figures import as_png, draw_neighbours
 from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar
 
 LABELLED, FEATURES = Path("data/labelled.safetensors"), Path("data/features.safetensors")
-CHUNK = 1024  # pictures in memory at once
-BATCH = 256  # pictures that the model gets at once
+CHUNK = 256  # pictures that are read at once, and that the model gets at once
 SHOWN, NEIGHBOURS = 12, 6  # pictures with so many neighbours each
-
-Output = Callable[[list[Path], np.ndarray, np.ndarray], None]  # files, features (N, D), probabilities (N, K)
 
 
 class Model:
@@ -48,21 +42,20 @@ class Model:
         options.log_severity_level = 4  # the error below is enough
         try:
             self.session = onnxruntime.InferenceSession(file, options)
-            notes = json.loads(self.session.get_modelmeta().custom_metadata_map.get("notes", "{}"))
+            metadata = json.loads(self.session.get_modelmeta().custom_metadata_map.get("notes", "{}"))
         except Exception as error:  # onnxruntime has many of its own
             raise UserError(
                 f"{file}: cannot be read as ONNX ({one_line(error)}); `dvc repro` or `dvc checkout` restores it"
             ) from error
-        if notes.get("format") != FORMAT:
-            raise UserError(f"{file}: has the format {notes.get('format')}, not {FORMAT}; `dvc repro` makes it anew")
-        self.side: int = notes["image_size"]
-        self.pixel_range: list[float] | None = notes["pixel_range"]
-        self.classes: list[str] = notes["classes"]
+        if (found := metadata.get("format")) != FORMAT:
+            raise UserError(f"{file}: has the format {found}, not {FORMAT}; `dvc repro` makes it anew")
+        self.side: int = metadata["image_size"]
+        self.pixel_range: list[float] | None = metadata["pixel_range"]
+        self.classes: list[str] = metadata["classes"]
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, S, S, 3) uint8 -> features (N, D), probabilities (N, K)."""
-        parts = [self.session.run(None, {"images": images[at : at + BATCH]}) for at in range(0, len(images), BATCH)]
-        features, probabilities = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        features, probabilities = self.session.run(None, {"images": images})
         return features, probabilities
 
 
@@ -70,7 +63,7 @@ def main() -> None:
     arguments = parse()
     model = Model(arguments.model)
     files = [file for given in arguments.pictures for file in listed(given)]
-    unreadable, drawn = 0, False
+    unreadable, drawn, width = 0, False, max(map(len, model.classes))
 
     def read(file: Path) -> np.ndarray | None:
         try:
@@ -81,25 +74,28 @@ def main() -> None:
 
     with (
         progress_bar("predicting", len(files), "pictures") as progress,
-        ExitStack() as opened,
+        npy_file(arguments.embed) if arguments.embed else nullcontext() as embed,
         pillow_warnings(),
         ThreadPoolExecutor() as threads,
     ):
-        outputs = [(as_csv if arguments.csv else as_text)(model.classes, progress.write)]
-        if arguments.embed:
-            outputs.append(opened.enter_context(as_npy(arguments.embed)))
+        if arguments.csv:
+            progress.write("file,class,probability")
         for start in range(0, len(files), CHUNK):
             some = files[start : start + CHUNK]
             images = list(threads.map(read, some))
             readable = [(file, image) for file, image in zip(some, images, strict=True) if image is not None]
             unreadable += len(some) - len(readable)
             if readable:
-                read_files, pixels = zip(*readable, strict=True)
+                names, pixels = zip(*readable, strict=True)
                 features, probabilities = model(np.stack(pixels))
-                for output in outputs:
-                    output(list(read_files), features, probabilities)
+                predicted = [model.classes[number] for number in probabilities.argmax(1)]
+                sure = probabilities.max(1)
+                progress.write(
+                    csv_lines(names, predicted, sure) if arguments.csv else text_lines(names, predicted, sure, width)
+                )
+                if embed:
+                    embed(features)
                 if arguments.neighbours and not drawn:
-                    predicted = [model.classes[number] for number in probabilities[:SHOWN].argmax(1)]
                     draw_nearest(arguments.neighbours, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
                     drawn = True
             progress.update(len(some))
@@ -132,33 +128,21 @@ def listed(given: Path) -> list[Path]:
     return files
 
 
-def as_text(classes: list[str], say: Callable[[str], None]) -> Output:
-    width = max(map(len, classes))
-
-    def output(files: list[Path], _: np.ndarray, probabilities: np.ndarray) -> None:
-        for file, each in zip(files, probabilities, strict=True):
-            say(f"{100 * each.max():5.1f} %  {classes[each.argmax()]:{width}}  {file}")
-
-    return output
+def text_lines(files: Sequence[Path], predicted: list[str], probabilities: np.ndarray, width: int) -> str:
+    return "\n".join(
+        f"{100 * probability:5.1f} %  {label:{width}}  {file}"
+        for file, label, probability in zip(files, predicted, probabilities, strict=True)
+    )
 
 
-def as_csv(classes: list[str], say: Callable[[str], None]) -> Output:
-    def row(*cells: object) -> str:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(cells)
-        return line.getvalue()
-
-    def output(files: list[Path], _: np.ndarray, probabilities: np.ndarray) -> None:
-        for file, each in zip(files, probabilities, strict=True):
-            say(row(file, classes[each.argmax()], f"{each.max():.6g}"))
-
-    say(row("file", "class", "probability"))
-    return output
+def csv_lines(files: Sequence[Path], predicted: list[str], probabilities: np.ndarray) -> str:
+    table = pd.DataFrame({"file": files, "class": predicted, "probability": probabilities})
+    return table.to_csv(index=False, header=False, float_format="%.6g", lineterminator="\n").rstrip("\n")
 
 
 @contextmanager
-def as_npy(path: Path) -> Iterator[Output]:
-    """Features (N, D) float32, a row for each picture in the order of the lines."""
+def npy_file(path: Path) -> Iterator[Callable[[np.ndarray], None]]:
+    """What writes features (N, D) as they come to one array in float32."""
     shape = (0, 0)
     with replacing(path) as temporary, temporary.open("wb") as file:
 
@@ -166,14 +150,14 @@ def as_npy(path: Path) -> Iterator[Output]:
             file.seek(0)
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
-        def output(_: list[Path], features: np.ndarray, __: np.ndarray) -> None:
+        def append(features: np.ndarray) -> None:
             nonlocal shape
             if not shape[0]:
                 write_header()
             shape = (shape[0] + len(features), features.shape[1])
             file.write(features.astype("<f4").tobytes())
 
-        yield output
+        yield append
         write_header()
 
 

@@ -1,11 +1,6 @@
 """Stage `pretrain`: SimCLR (Chen et al. 2020, algorithm 1) on the unlabelled images.
 
-Reads   data/unlabelled.safetensors, data/starting_weights.safetensors
-Writes  models/initial.safetensors   the encoder before SimCLR, without a head
-        models/simclr.safetensors    the encoder after it, without a head
-        data/views.safetensors       a few images and two views of each, for the report
-        plots/data/pretrain.csv      loss and health, a row per epoch and split; grows while it trains
-        metrics/pretrain.json        the last epoch's
+Reads and writes what dvc.yaml lists; both encoders are without a head, and the table grows while it trains.
 
 Shapes: B images of a batch, V = 2B views, P numbers of a projection z.
 """

@@ -47,6 +47,34 @@ def test_every_module_can_be_imported_after_the_numeric_libraries_in_any_order()
     assert prints(f"{before}\n{imports}\nprint(before == ({set_up}))") == "True\n"
 
 
+NOTEBOOK = """
+import numpy, pandas, torch
+from stages.features.extraction import extract
+from stages.images.sample import draw
+from stages.probing.neighbours import Neighbours
+from stages.simclr.augmentation import augment
+from stages.simclr.loss import cosine_similarities, nt_xent
+from stages.simclr.model import SimCLR
+
+rng, classes = torch.Generator().manual_seed(0), torch.arange(10).repeat(4)
+images, model = draw(classes, 32, rng), SimCLR("resnet18", "imagenet", 128)
+views = augment(images.repeat(2, 1, 1, 1), rng, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
+loss = nt_xent(cosine_similarities(model(views)), temperature=0.07)
+train, test = extract(model.encoder, images, torch.device("cpu")).all().numpy().reshape(2, 20, -1)
+probe = Neighbours(5).fit(train, classes[:20].numpy())
+accuracy = (probe.decision_function(test).argmax(1) == classes[20:].numpy()).mean()
+print(loss.item(), views.mean().item(), train.std(), accuracy)
+"""
+
+
+def test_a_notebook_computes_a_loss_a_view_features_and_a_probe_in_ten_lines() -> None:
+    loss, pixel, deviation, accuracy = map(float, prints(NOTEBOOK).split())
+    assert 3 < loss < 20  # the logarithm of 79 candidates is 4.4
+    assert 50 < pixel < 200
+    assert deviation > 0
+    assert 0 < accuracy <= 1
+
+
 RECORDER = """
 import json, os, runpy, sys
 
@@ -79,6 +107,12 @@ def test_the_switches_are_set_before_a_numeric_library_is_imported(name: str) ->
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
     assert {switch: environment.get(switch) for switch in expected} == expected
+
+
+def test_check_computes_nothing_and_imports_no_numeric_library(folder: Path) -> None:
+    (folder / "examples/images").mkdir(parents=True)
+    done = python("-c", RECORDER, "check", at=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")

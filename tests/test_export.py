@@ -21,7 +21,7 @@ from stages.export import Params, PictureModel, as_onnx, main
 from stages.images.folder import read_image
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
-from stages.reporting.card import model_card
+from stages.reporting.pages import model_card
 from tests.repository import ROOT, random_images, trained_encoder
 
 CLASSES = ["ant", "bee", "ä, <b>"]

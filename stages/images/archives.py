@@ -26,17 +26,12 @@ class Archive:
     size: int  # bytes
 
 
-CIFAR10 = Archive(
-    "cifar-10-python.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/",
-    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-    170_498_071,
-)
-CIFAR100 = Archive(
-    "cifar-100-python.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/",
-    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-    169_001_437,
+CIFAR10, CIFAR100 = (
+    Archive(f"cifar-{classes}-python.tar.gz", "https://www.cs.toronto.edu/~kriz/", digits, size)
+    for classes, digits, size in (
+        (10, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 170_498_071),
+        (100, "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7", 169_001_437),
+    )
 )
 # The first eight digits are in the name; `torch.hub` verifies by them alone.
 IMAGENET = {

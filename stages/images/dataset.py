@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
@@ -64,9 +65,7 @@ def with_digests(images: Stream, digests: array) -> Stream:
 
 def seen_before(test: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Which test images are training images, too, or earlier test images, by their digests: (N,), (M,) -> (N,)."""
-    repeated = np.ones(len(test), bool)
-    repeated[np.unique(test, return_index=True)[1]] = False
-    return repeated | np.isin(test, train)
+    return pd.Series(test).duplicated().to_numpy() | np.isin(test, train)
 
 
 def scaled(square: Image.Image, side: int) -> np.ndarray:

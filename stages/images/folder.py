@@ -59,9 +59,7 @@ def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
     """
     listing = list_folder(root)
     classes = list(listing.train)
-    superclass_of = listing.superclass_of or {name: name for name in classes}
-    superclasses = sorted(set(superclass_of.values()))
-    coarse_of_fine = np.array([superclasses.index(superclass_of[name]) for name in classes])
+    superclasses, coarse_of_fine = np.unique(list(listing.superclass_of.values()) or classes, return_inverse=True)
 
     def images(files: list[Path]) -> Stream:
         return image_stream(len(files), side, _read(files, side, pixel_range))
@@ -71,7 +69,7 @@ def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
         return Labelled(images([file for of_class in files.values() for file in of_class]), fine, coarse_of_fine[fine])
 
     unlabelled = None if listing.unlabelled is None else images(listing.unlabelled)
-    return Dataset(unlabelled, labelled(listing.train), labelled(listing.test), classes, superclasses)
+    return Dataset(unlabelled, labelled(listing.train), labelled(listing.test), classes, superclasses.tolist())
 
 
 @contextmanager

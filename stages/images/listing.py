@@ -1,10 +1,9 @@
-"""The images of a custom folder and their classes: `train/<class>/**/*`, `test/<class>/**/*` and, if
-there is one, `unlabeled/**/*`. No image is opened.
+"""The images of a custom folder and their classes, by names alone: `train/<class>/**/*`, `test/<class>/**/*` and, if
+there is one, `unlabeled/**/*`.
 
-An image is a file with the ending of one. Hidden files are passed over; others there are left out and counted. A class
-is a folder, with all folders in it; its name is taken without spaces around it and in Unicode's composed form (NFC), in
-which one name is one text. `superclasses.csv`, if there is one, groups the classes: a row per class with its name and
-its superclass.
+An image is a file with an image's ending. Hidden files are skipped; others are left out and counted. A class is a
+folder with all folders in it; its name is stripped and in Unicode's composed form (NFC), in which one name is one text.
+`superclasses.csv`, if there is one, groups the classes: a row per class with its name and its superclass.
 """
 
 import csv
@@ -30,7 +29,7 @@ class Listing:
     train: dict[str, list[Path]]  # of each class, in the order of the names
     test: dict[str, list[Path]]  # of the same classes
     unlabelled: list[Path] | None  # None: there is no unlabeled/
-    superclass_of: dict[str, str]  # of each class; empty: there is no superclasses.csv
+    superclass_of: dict[str, str]  # of each class, in the order of the names; empty: there is no superclasses.csv
     others: Counter[str]  # how many files have which ending that is none of an image
 
 
@@ -88,8 +87,7 @@ def _listing(root: Path) -> Listing:
     for part in ("train", "test"):
         if part not in parts:
             raise UserError(f"{layout}; there is no folder {part}/")
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
+    if unknown := sorted(set(parts) - set(PARTS)):
         raise UserError(f"{layout}; it has other folders: {shortened(', '.join(unknown))}")
     train, test = (_subfolders(parts[part]) for part in ("train", "test"))
     for part in ("train", "test"):
@@ -100,14 +98,13 @@ def _listing(root: Path) -> Listing:
             )
     if len(train) < 2:
         raise UserError(f"{layout}; train/ has {len(train)} class folders, at least 2 are needed")
-    different = sorted(set(train) ^ set(test))
-    if different:
+    if different := sorted(set(train) ^ set(test)):
         raise UserError(
             f"{shown}: train/ and test/ must have the same classes; only one of them has: "
             f"{shortened(', '.join(different))}"
         )
-    unprintable = [name for name in train if not name or not name.isprintable()]
-    if unprintable:  # not UTF-8, or a line break: it would break tables and messages
+    if unprintable := [name for name in train if not name or not name.isprintable()]:
+        # Not UTF-8, or a line break: it would break tables and messages.
         raise UserError(
             f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}"
         )
@@ -127,8 +124,7 @@ def _listing(root: Path) -> Listing:
         {name: images_of(folder, "remove the class from train/ and test/") for name, folder in sorted(part.items())}
         for part in (train, test)
     )
-    alone = [name for name, files in of_train.items() if len(files) == 1]
-    if alone:
+    if alone := [name for name, files in of_train.items() if len(files) == 1]:
         raise UserError(
             f"{shown}: every class needs two training images, to fit a probe and to validate it; {alone[0]} has 1"
         )
@@ -141,7 +137,7 @@ def _subfolders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in _entries(root):
         path = Path(entry.path)
-        if entry.is_symlink() and not path.is_file():
+        if entry.is_symlink():
             _must_be_file(path)
         if not entry.is_dir():
             continue
@@ -188,8 +184,7 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
     found = dict(rows[1:])
     if len(found) < len(rows) - 1:
         raise UserError(f"{shown}: a class is named twice")
-    missing = [name for name in classes if name not in found]
-    if missing:
+    if missing := [name for name in classes if name not in found]:
         raise UserError(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
     if len({found[name] for name in classes}) < 2:
         raise UserError(f"{shown}: must name two superclasses at least")

@@ -62,26 +62,26 @@ COARSE_OF_FINE = superclass_of(FINE)
 
 def generate_sample(seed: int, side: int) -> Dataset:
     """The whole sample, the same for the same seed and size."""
-    stream = Generator().manual_seed(seed)
-    unlabelled = drawn(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=stream), side, stream)
+    rng = Generator().manual_seed(seed)
+    unlabelled = drawn(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=rng), side, rng)
     fine = FINE.repeat_interleave(torch.tensor(SAMPLE.train))
     train, test = (
-        Labelled(drawn(fine, side, stream), fine.numpy(), COARSE_OF_FINE[fine].numpy()) for _ in ("train", "test")
+        Labelled(drawn(fine, side, rng), fine.numpy(), COARSE_OF_FINE[fine].numpy()) for _ in ("train", "test")
     )
     return Dataset(unlabelled, train, test, FINE_NAMES, COARSE_NAMES)
 
 
-def drawn(fine: Tensor, side: int, stream: Generator) -> Stream:
+def drawn(fine: Tensor, side: int, rng: Generator) -> Stream:
     """One image for each fine class number (N,)."""
-    return image_stream(len(fine), side, (draw(chunk, side, stream) for chunk in fine.split(PIXELS // side**2)))
+    return image_stream(len(fine), side, (draw(chunk, side, rng) for chunk in fine.split(PIXELS // side**2)))
 
 
-def draw(fine: Tensor, side: int, stream: Generator) -> Tensor:
+def draw(fine: Tensor, side: int, rng: Generator) -> Tensor:
     """One image for each fine class number, all at once: (N,) -> (N, S, S, 3) uint8."""
     count = len(fine)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.empty(count, *shape).uniform_(low, high, generator=stream)
+        return torch.empty(count, *shape).uniform_(low, high, generator=rng)
 
     # A random field, about normal with deviation 1: waves of random direction and phase.
     number = uniform(*WAVE_NUMBERS, WAVES) / uniform(0.8, 1.25, 1)
@@ -99,7 +99,7 @@ def draw(fine: Tensor, side: int, stream: Generator) -> Tensor:
     middle_ink = -light_ink - dark_ink
     brightness, contrast = uniform(0.45, 0.55, 1, 1, 1), uniform(0.18, 0.28, 1, 1, 1)
     image = brightness + light * (light_ink + contrast) + dark * (dark_ink - contrast) + (1 - light - dark) * middle_ink
-    image += torch.randn(count, 3, side, side, generator=stream) * 0.02
+    image += torch.randn(count, 3, side, side, generator=rng) * 0.02
     return (image * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

@@ -29,6 +29,5 @@ def count_images(data: Data, folder: Path) -> Sizes:
     listing = list_folder(folder)
     train = [len(files) for files in listing.train.values()]
     unlabelled = sum(train) if listing.unlabelled is None else len(listing.unlabelled)
-    return Sizes(
-        unlabelled, train, sum(map(len, listing.test.values())), in_words(listing.others) if listing.others else ""
-    )
+    left_out = in_words(listing.others) if listing.others else ""
+    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), left_out)

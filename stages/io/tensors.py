@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, with notes: written whole or not at all, and read by rows.
+"""Tensors in safetensors files, with metadata: written whole or not at all, and read by rows.
 
 A file may be larger than the memory: `write_tensors` takes streams, and `open_tensors` reads only the rows that are
 asked for. The library's own functions need all of a tensor at once, and map a file in a way that Linux refuses for one
@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ DTYPES = {  # in the order in which the library puts them into a file
 }
 DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 READERS = 16  # rows that are asked of the disk at once
+readers = ThreadPoolExecutor(READERS)  # whose threads start when there is something to read
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Rows:
             for place in places:
                 self._fill(rows[place], numbers[place])
 
-        list(_readers().map(fill, (range(reader, len(rows), READERS) for reader in range(READERS))))
+        list(readers.map(fill, (range(reader, len(rows), READERS) for reader in range(READERS))))
         return rows
 
     def mapped(self) -> np.ndarray:
@@ -103,22 +103,21 @@ class Rows:
         return into
 
 
-@cache
-def _readers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READERS)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor | Stream], notes: Mapping[str, Any] | None = None) -> None:
-    """Writes named tensors, and notes about them (anything that JSON can hold), as the library would.
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor | Stream], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes named tensors, and what JSON can hold about them, as the library would.
 
     Streams are read in the order in which they are given.
     """
-    streams = {name: _stream(tensor) for name, tensor in tensors.items()}
+    streams = {
+        name: tensor if isinstance(tensor, Stream) else Stream(tuple(tensor.shape), tensor.dtype, [tensor.cpu()])
+        for name, tensor in tensors.items()
+    }
     # One entry only: the library writes several in an order that changes from run to run.
-    header: dict[str, Any] = {"__metadata__": {"notes": json.dumps(notes or {}, sort_keys=True)}}
-    order = list(DTYPES)
+    header: dict[str, Any] = {"__metadata__": {"notes": json.dumps(metadata or {}, sort_keys=True)}}
     end = 0
-    for name in sorted(streams, key=lambda name: (order.index(streams[name].dtype), name)):
+    for name in sorted(streams, key=lambda name: (list(DTYPES).index(streams[name].dtype), name)):
         start, stream = end, streams[name]
         end += prod(stream.shape) * stream.dtype.itemsize
         header[name] = {"dtype": DTYPES[stream.dtype], "shape": stream.shape, "data_offsets": (start, end)}
@@ -130,22 +129,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | Stream], notes: Map
             start, end = (8 + len(encoded) + offset for offset in header[name]["data_offsets"])
             file.seek(start)
             for chunk in stream.chunks:
-                file.write(chunk.contiguous().numpy().tobytes())
+                file.write(chunk.numpy().tobytes())
             if file.tell() != end:
                 raise ValueError(f"{path}: {name} has {file.tell() - start} bytes instead of {end - start}")
 
 
-def _stream(tensor: Tensor | Stream) -> Stream:
-    return tensor if isinstance(tensor, Stream) else Stream(tuple(tensor.shape), tensor.dtype, [tensor.cpu()])
-
-
 def open_tensors(path: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """The tensors of a file, to be read by rows, and its notes. Raises UserError where it is missing or broken."""
+    """The tensors of a file, to be read by rows, and its metadata. Raises UserError where it is missing or broken."""
     try:
         with safe_open(path, framework="np") as checked:  # that the header fits the file
-            notes = json.loads(checked.metadata()["notes"])
-        if not isinstance(notes, dict):
-            raise TypeError("has notes of another kind")
+            metadata = json.loads(checked.metadata()["notes"])
+        if not isinstance(metadata, dict):
+            raise TypeError("has metadata of another kind")
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))
@@ -153,15 +148,15 @@ def open_tensors(path: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
         return {
             name: Rows(path, start + told["data_offsets"][0], tuple(told["shape"]), DTYPE_OF[told["dtype"]])
             for name, told in header.items()
-        }, notes
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:  # no notes of ours
+        }, metadata
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(_unreadable(path, error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All of a file: its tensors and its notes. Raises UserError where it is missing or broken."""
-    tensors, notes = open_tensors(path)
-    return {name: rows.all() for name, rows in tensors.items()}, notes
+    """The same with all of each tensor in memory."""
+    tensors, metadata = open_tensors(path)
+    return {name: rows.all() for name, rows in tensors.items()}, metadata
 
 
 def _unreadable(path: Path, error: Exception) -> str:

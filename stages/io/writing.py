@@ -51,16 +51,8 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    text = json.dumps(_six_digits(metrics), indent=2, sort_keys=True, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode())
-
-
-def _six_digits(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _six_digits(child) for key, child in value.items()}
-    return value
+    rounded = json.loads(json.dumps(metrics), parse_float=lambda number: float(f"{float(number):.6g}"))
+    write_bytes(path, f"{json.dumps(rounded, indent=2, sort_keys=True, allow_nan=False)}\n".encode())
 
 
 def require_room(path: Path, size: int) -> None:

@@ -3,28 +3,35 @@
 Shapes: N images, Q images to classify, D features, K classes.
 """
 
+from typing import Self
+
 import numpy as np
 from sklearn import config_context
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
-
-from stages.probing.probe import Probe, Split
 
 TEMPERATURE = 0.07  # Wu et al. (2018), section 3.4
 DISTANCES = 256  # MB of them at once; scikit-learn's own 1024 would count for each of the probes side by side
 
 
-def fit_neighbours(train: Split, neighbours: int) -> Probe:
+class Neighbours:
     """The nearest training images by cosine vote, each with exp(cosine / 0.07)."""
-    model = KNeighborsClassifier(
-        min(neighbours, len(train.x)), metric="cosine", weights=lambda distance: np.exp((1 - distance) / TEMPERATURE)
-    ).fit(train.x, train.y)
 
-    def logits(x: np.ndarray) -> np.ndarray:
-        # A class without a vote has a score of minus infinity.
+    def __init__(self, neighbours: int) -> None:
+        self.neighbours = neighbours
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
+        count = min(self.neighbours, len(x))
+        self.model = KNeighborsClassifier(count, metric="cosine", weights=_votes).fit(x, y)
+        return self
+
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
+        """Logarithms of the fractions of the votes; of a class without a vote minus infinity."""
         with config_context(working_memory=DISTANCES), np.errstate(divide="ignore"):
-            return np.log(model.predict_proba(x))
+            return np.log(self.model.predict_proba(x))
 
-    return Probe(logits)
+
+def _votes(distance: np.ndarray) -> np.ndarray:
+    return np.exp((1 - distance) / TEMPERATURE)
 
 
 def nearest(x: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:

@@ -1,18 +1,30 @@
-"""What all probes share: labelled features go in, a record comes out.
+"""What all probes share: labelled features, and scikit-learn's contract.
 
 Shapes: N images, D features, K classes.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
-FOLDS = 5
-VALIDATED = 5000  # images
+from stages.probing.scores import scores
+
+
+class Probe(Protocol):
+    """What scikit-learn's own classifiers are: one of them can be used as it is."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
+        """x (N, D) float32 features, y (N,) class numbers from 0 to K - 1."""
+
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
+        """(N, D) -> (N, K) class scores, whose softmax are probabilities; of two classes (N,) as in scikit-learn."""
+
+
+def class_scores(probe: Probe, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, K) class scores, also of two classes."""
+    z = probe.decision_function(x)
+    return np.stack([np.zeros_like(z), z], 1) if z.ndim == 1 else z
 
 
 @dataclass(frozen=True)
@@ -25,11 +37,6 @@ class Split:
     @property
     def classes(self) -> int:
         return int(self.y.max()) + 1
-
-    @property
-    def work(self) -> int:
-        """Images times classes: what the time of a fit grows with."""
-        return len(self.y) * self.classes
 
     def first(self, classes: int) -> "Split":
         kept = self.y < classes
@@ -46,30 +53,19 @@ class Split:
         return self.subset(draw_labels(self.y, per_class, [seed]))
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A fitted probe, of whichever kind."""
+class Curve:
+    """Scores of a probe while it is fitted: a row per step and split."""
 
-    logits: Callable[[np.ndarray], np.ndarray]  # (N, D) features -> (N, K) class scores; their softmax: probabilities
-    curve: list[dict[str, Any]] = field(default_factory=list)  # scores while it was fitted, by step and split
-    validation: dict[float, float] = field(default_factory=dict)  # loss of each candidate for C
-    parameters: dict[str, np.ndarray] = field(default_factory=dict)
-    converged: bool = True
+    def __init__(self, train: Split, test: Split) -> None:
+        self.splits = {"train": train, "test": test}
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, step: int, probe: Probe) -> None:
+        for name, split in self.splits.items():
+            self.rows.append({"step": step, "split": name, **scores(class_scores(probe, split.x), split.y)})
 
 
 def draw_labels(y: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:
     """Indices of so many random images of each class: (N,) class numbers -> (K * per_class,)."""
     order = np.random.default_rng(seed).permutation(len(y))
     return np.concatenate([order[y[order] == label][:per_class] for label in np.unique(y)])
-
-
-def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices of the images to fit and of those to validate on, for each fold.
-
-    Five stratified folds, fewer where a class has fewer images, so that every part holds every class (each must have
-    two). Of many images only as many folds as it takes to validate on 5,000, because the loss of so many is known well
-    enough: its spread over splits is what folds are for (2.3 points of accuracy, for one split of 100 images).
-    """
-    count = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
-    folds = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
-    return folds[: math.ceil(VALIDATED / (len(y) / count))]

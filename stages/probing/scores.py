@@ -6,6 +6,7 @@ Shapes: N images, K classes.
 import math
 
 import numpy as np
+from scipy.special import log_softmax
 from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
@@ -23,20 +24,9 @@ def rank_of_truth(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (~(z < np.take_along_axis(z, y[:, None], 1))).sum(1)
 
 
-def log_softmax(z: np.ndarray) -> np.ndarray:
-    """(N, K) -> (N, K), in the precision of z."""
-    z = z - z.max(1, keepdims=True)
-    return z - np.log(np.exp(z).sum(1, keepdims=True))
-
-
 def cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
     """Mean of (N,), from the class scores in float64: a float32 probability has no logarithm below -16."""
-    return -float(np.take_along_axis(log_softmax(z.astype(np.float64)), y[:, None], 1).mean())
-
-
-def balanced_accuracy(right: np.ndarray, y: np.ndarray) -> float:
-    """The mean over the classes of the share of their images that are right. right (N,) bool, y (N,)."""
-    return float(np.mean([right[y == label].mean() for label in np.unique(y)]))
+    return -float(np.take_along_axis(log_softmax(z.astype(np.float64), axis=1), y[:, None], 1).mean())
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
@@ -45,26 +35,26 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_gain(right: np.ndarray, right_of_control: np.ndarray) -> tuple[float, float, float]:
-    """How much more often one probe is right than another on the same N test images, with its 95 % interval.
+def paired_gain(correct: np.ndarray, correct_of_control: np.ndarray) -> tuple[float, float, float]:
+    """The accuracy of one probe less that of another on the same N test images, with its 95 % interval.
 
-    right, right_of_control: (N,) bool. Agresti and Min (2005): a Wald interval for paired proportions after adding half
-    an image to each cell of the 2 x 2 table. Images that both get right or wrong tell nothing about the difference, so
-    it is narrower than two intervals of their own suggest.
+    correct, correct_of_control: (N,) bool. Agresti and Min (2005): a Wald interval for paired proportions after adding
+    half an image to each cell of the 2 x 2 table. It is narrower than the intervals of the two accuracies suggest,
+    because images that both classify alike tell nothing about the difference.
     """
-    images = len(right) + 2
-    won, lost = (float((a & ~b).sum()) + 0.5 for a, b in ((right, right_of_control), (right_of_control, right)))
+    images = len(correct) + 2
+    won, lost = (float((a & ~b).sum()) + 0.5 for a, b in ((correct, correct_of_control), (correct_of_control, correct)))
     middle = (won - lost) / images
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(won + lost - (won - lost) ** 2 / images) / images
-    return (won - lost) / len(right), max(-1.0, middle - half), min(1.0, middle + half)
+    return (won - lost) / len(correct), max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """Mean distance between confidence and accuracy in bins of equal width, weighted by their images.
 
-    The expected calibration error of Guo et al. (2017), equation 3. confidence, right: (N,).
+    The expected calibration error of Guo et al. (2017), equation 3. confidence, correct: (N,).
     """
     bins = np.ceil(confidence * BINS).clip(1, BINS)
-    gaps = [abs(confidence[bins == each].mean() - right[bins == each].mean()) for each in np.unique(bins)]
+    gaps = [abs(confidence[bins == each].mean() - correct[bins == each].mean()) for each in np.unique(bins)]
     images = [float((bins == each).mean()) for each in np.unique(bins)]
     return float(np.dot(gaps, images))

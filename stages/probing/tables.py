@@ -8,28 +8,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from stages.probing.logreg import best
+from stages.probing.logreg import ChosenC
 from stages.probing.neighbours import nearest
 from stages.probing.probe import Probe, draw_labels
-from stages.probing.scores import (
-    balanced_accuracy,
-    calibration_error,
-    interval,
-    log_softmax,
-    paired_gain,
-    rank_of_truth,
-    scores,
-)
+from stages.probing.scores import calibration_error, interval, paired_gain, rank_of_truth, scores
 
 SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
 
 
 @dataclass(frozen=True)
 class Result:
-    fitted: Probe
+    probe: Probe
     scores: list[dict[str, Any]]  # a row per split
-    right: np.ndarray  # (N,) bool, of the test images
+    curve: list[dict[str, Any]]  # a row per step and split; empty where the fit was not watched
+    correct: np.ndarray  # (N,) bool, of the test images
 
 
 Results = dict[tuple[str, str, str], Result]  # of a probe, classes and an encoder
@@ -39,20 +33,19 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
     found = scores(z, y)
     # The interval is about images that the probe has not seen.
     low, high = interval(found["accuracy"], len(y)) if split == "test" else (np.nan, np.nan)
-    confidence = np.exp(log_softmax(z).max(1))
-    right = rank_of_truth(z, y) <= 1
+    correct = rank_of_truth(z, y) <= 1
     return {
         "split": split,
         "images": len(y),
         "accuracy": found["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,
-        "balanced_accuracy": balanced_accuracy(right, y),
+        "balanced_accuracy": pd.Series(correct).groupby(y).mean().mean(),
         "majority": float((y == np.bincount(train_y).argmax()).mean()),
         "top5": found["top5"],
         # Not finite where a true class has none of the neighbours' votes.
         "loss": found["loss"] if np.isfinite(found["loss"]) else np.nan,
-        "calibration_error": calibration_error(confidence, right),
+        "calibration_error": calibration_error(softmax(z, axis=1).max(1), correct),
     }
 
 
@@ -65,18 +58,18 @@ def score_table(results: Results) -> pd.DataFrame:
 
 
 def gain_table(results: Results) -> pd.DataFrame:
-    """How much more often SimCLR's probe is right than each control's on the same test images, with the interval."""
+    """The accuracy of SimCLR's probe less that of each control's on the same test images, with the interval."""
     rows = []
     for (probe, classes, control), result in results.items():
         if control != "simclr":
-            gain, low, high = paired_gain(results[probe, classes, "simclr"].right, result.right)
+            gain, low, high = paired_gain(results[probe, classes, "simclr"].correct, result.correct)
             row = {"probe": probe, "classes": classes, "control": control}
             rows.append(row | {"gain": gain, "gain_low": low, "gain_high": high})
     return pd.DataFrame(rows)
 
 
 def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> list[str]:
-    """What one should know before one believes the numbers, a line each."""
+    """Reasons to doubt the numbers, a line each."""
     lines = [
         f"logreg, {row.classes}, {row.encoder}: C = {row.C:g} is at the edge of logreg.C; a wider range may be better"
         for row in choice[choice.chosen == 1].itertuples()
@@ -85,9 +78,9 @@ def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> li
     tested = table[table.split == "test"]
     for (probe, classes), rows in tested.groupby(["probe", "classes"], sort=False):
         if (rows.accuracy_low <= rows.majority).all():
-            share = rows.majority.iloc[0]
+            fraction = rows.majority.iloc[0]
             lines.append(
-                f"{probe}, {classes}: no encoder is shown to be better than the most frequent class ({share:.1%})"
+                f"{probe}, {classes}: no encoder is shown to be better than the most frequent class ({fraction:.1%})"
             )
     return lines
 
@@ -111,29 +104,29 @@ def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, 
     return metrics
 
 
-def fit_table(results: Results, encoders: list[str]) -> pd.DataFrame:
-    """Scores per step: an iteration of L-BFGS, an epoch of the linear layer."""
+def curve_table(results: Results) -> pd.DataFrame:
+    """Scores per step: an iteration of Newton's method, an epoch of the linear layer."""
     return pd.DataFrame(
-        {"probe": probe, "classes": classes, "encoder": encoder, "step": number // 2 + 1, **row}
+        {"probe": probe, "classes": classes, "encoder": encoder, **row}
         for (probe, classes, encoder), result in results.items()
-        if encoder in encoders
-        for number, row in enumerate(result.fitted.curve)
+        for row in result.curve
     )
 
 
 def choice_table(results: Results) -> pd.DataFrame:
+    """The validation loss of each candidate for C."""
     return pd.DataFrame(
-        {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(best(validation) == C)}
+        {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(C == result.probe.C)}
         for (_, classes, encoder), result in results.items()
-        for validation in [result.fitted.validation]
-        for C, loss in validation.items()
+        if isinstance(result.probe, ChosenC)
+        for C, loss in result.probe.validation.items()
     )
 
 
 def label_efficiency(drawn: dict[tuple[str, int], list[float]], images: int, table: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy of all classes: a row per encoder, number of labelled images of each class and draw of them.
 
-    Where all images are labelled, the last number, there is nothing to draw and one row.
+    The last number is all images, with one row because there is nothing to draw.
     """
     rows = [
         {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}

@@ -1,9 +1,10 @@
-"""The charts of the report, drawn from saved tables.
+"""The charts and pictures of the report, drawn from saved tables.
 
 The colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dashes and markers too.
 """
 
 import io
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,9 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from torch import Tensor
 
-from stages.reporting.summaries import ENCODERS
+from stages.io.tensors import Rows
+from stages.reporting.summaries import ENCODERS, PROBES, accuracy_of_classes, groups, reliability, surest_mistakes
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
 # Colour and marker of each encoder, everywhere.
@@ -24,7 +28,9 @@ STYLES = {"pixels": (GRAY, "s"), "untrained": (ORANGE, "D"), "imagenet": (PURPLE
 TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
 MARKERS = "o^"  # of the first ten classes, and of ten more
 LISTED = 10  # classes at either end that are named
+SHOWN_MISTAKES = 16
 SIZE = (5.6, 3.7)  # inches, of one panel
+GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
 LETTERS = 28  # of a name that fit above an image, beside an axis and in a legend
 # For names in scripts that matplotlib's own font lacks, where the system has them (Debian's package fonts-noto).
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Thai",
@@ -32,8 +38,52 @@ FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "N
 
 mpl.rcParams.update({"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "legend.frameon": False})
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
-_installed = {font.name for font in fontManager.ttflist}
+_installed = fontManager.get_font_names()
 mpl.rcParams["font.family"] = ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in _installed)]
+
+
+def draw(
+    tables: Mapping[str, pd.DataFrame],
+    labelled: Mapping[str, Rows],
+    views: Mapping[str, Tensor],
+    results: dict[str, Any],
+) -> dict[str, Figure]:
+    """All of them by name. tables: those of plots/data and `neighbours`; results: as `results_of` gives them."""
+    predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
+    heldout = pretrain[pretrain.split == "heldout"].set_index("epoch")
+    names = groups(predictions)
+    group_of = dict(zip(predictions.actual, predictions.actual_group, strict=True))
+    scores = tables["scores"].set_index(["probe", "classes", "encoder", "split"])
+    calibration_error = scores.calibration_error["logreg", "all", "simclr", "test"]
+    of_all = tables["fits"][(tables["fits"].probe == "logreg") & (tables["fits"].classes == "all")]
+    fits = {
+        f"{probe}, {classes}, {column}": draw_fits(fit, column, f"{PROBES[probe]}, {classes} classes".capitalize(), y)
+        for (probe, classes), fit in tables["fits"].groupby(["probe", "classes"], sort=False)
+        for column, y in (("loss", "cross entropy (nats)"), ("accuracy", "accuracy"))
+    }
+    return fits | {
+        "accuracy": draw_accuracies(results),
+        "curves": draw_curves(pretrain, of_all),
+        "label_efficiency": draw_label_efficiency(tables["label_efficiency"]),
+        "loss": draw_pretraining(_of_both(pretrain, "loss"), "Contrastive loss", "NT-Xent (nats)"),
+        "top1": draw_pretraining(
+            _of_both(pretrain, "top1"), "Views that find their partner first", "fraction of views", percent=True
+        ),
+        "alignment": draw_pretraining(
+            {"alignment: partners apart": heldout.alignment, "uniformity: others together": heldout.uniformity},
+            "Alignment and uniformity, held-out images",
+            "both are better when lower",
+        ),
+        "rank": draw_pretraining({"": heldout["rank"]}, "Effective rank of the embeddings, held-out images", "RankMe"),
+        "C": draw_choice_of_c(choice[choice.classes == "all"]),
+        "reliability": draw_reliability(reliability(predictions), calibration_error),
+        "confusion": draw_confusion(predictions, names),
+        "classes": draw_accuracy_of_classes(accuracy_of_classes(predictions)),
+        "views": draw_views(views["images"], views["first"], views["second"]),
+        "neighbours": draw_neighbours(tables["neighbours"], labelled["test_images"], labelled["train_images"]),
+        "maps": draw_maps(tables["maps"], group_of, names),
+        "mistakes": draw_mistakes(surest_mistakes(predictions, SHOWN_MISTAKES), labelled["test_images"]),
+    }
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -82,41 +132,39 @@ def draw_curves(pretrain: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     of_pretraining, of_probe = figure.subplots(2, 2)
-    by_split = {split: pretrain[pretrain.split == split].set_index("epoch") for split in ("train", "heldout")}
-    for axis, column, title, y in zip(
-        of_pretraining,
-        ("loss", "top1"),
-        ("Pretraining: contrastive loss", "Pretraining: views that find their partner first"),
-        ("NT-Xent (nats)", "fraction of views"),
-        strict=True,
-    ):
+    panels = {
+        "loss": ("Pretraining: contrastive loss", "NT-Xent (nats)"),
+        "top1": ("Pretraining: views that find their partner first", "fraction of views"),
+    }
+    for axis, (column, (title, y)) in zip(of_pretraining, panels.items(), strict=True):
         _style(axis, title, "epoch", y)
-        _plot_epochs(
-            axis, {"training views": by_split["train"][column], "held-out images": by_split["heldout"][column]}
-        )
-        if column == "top1":
-            _as_percent(axis)
+        _plot_epochs(axis, _of_both(pretrain, column), percent=column == "top1")
     for axis, column, y in zip(of_probe, ("loss", "accuracy"), ("cross entropy (nats)", "accuracy"), strict=True):
         _style(axis, f"Logistic regression, all classes: {y.partition(' (')[0]}", "iteration", y)
         _plot_fits(axis, fits, column)
     return figure
 
 
+def _of_both(pretrain: pd.DataFrame, column: str) -> dict[str, pd.Series]:
+    splits = {"training views": "train", "held-out images": "heldout"}
+    return {label: pretrain[pretrain.split == split].set_index("epoch")[column] for label, split in splits.items()}
+
+
 def draw_pretraining(lines: Mapping[str, pd.Series], title: str, y: str, percent: bool = False) -> Figure:
     """Lines over the epochs, by their labels."""
     figure, axis = _panel(title, "epoch", y)
-    _plot_epochs(axis, lines)
-    if percent:
-        _as_percent(axis)
+    _plot_epochs(axis, lines, percent)
     return figure
 
 
-def _plot_epochs(axis: Axes, lines: Mapping[str, pd.Series]) -> None:
+def _plot_epochs(axis: Axes, lines: Mapping[str, pd.Series], percent: bool) -> None:
     for (label, line), colour, dash in zip(lines.items(), (ORANGE, BLUE)[-len(lines) :], ("--", "-"), strict=False):
         axis.plot(line.index, line, dash, color=colour, label=label, marker="o" if len(line) == 1 else None)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(lines) > 1:
         axis.legend()
+    if percent:
+        _as_percent(axis)
 
 
 def draw_fits(table: pd.DataFrame, column: str, title: str, y: str) -> Figure:
@@ -160,8 +208,7 @@ def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
     axis.scatter(bins.confidence, bins.accuracy, size, color=BLUE, label=label)
     for axes in (axis.xaxis, axis.yaxis):
         axes.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.02)
+    axis.set(xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(loc="lower right")
     return figure
 
@@ -181,9 +228,7 @@ def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axis.set_xticks(range(len(names)), map(brief, names), rotation=90)
     axis.set_yticks(range(len(names)), map(brief, names))
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("actual")
-    axis.set_title("Where the test images of each class go (%)")
+    axis.set(xlabel="predicted", ylabel="actual", title="Where the test images of each class go (%)")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
@@ -220,15 +265,76 @@ def draw_maps(maps: pd.DataFrame, group_of: Mapping[str, str], names: Sequence[s
             colour, marker = TEN[number % len(TEN)], MARKERS[number // len(TEN)]
             of_group = points[points["class"].map(group_of) == name]
             handles.append(axis.scatter(of_group.x, of_group.y, 14, color=colour, marker=marker, linewidth=0))
-        axis.set_title(ENCODERS[encoder])
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(title=ENCODERS[encoder], xticks=[], yticks=[])
         axis.spines[:].set_color("#cccccc")
     # Handed over, because matplotlib leaves out a label that begins with _.
     labels = list(map(brief, names))
     columns = int(figure.get_figwidth() / (0.4 + 0.09 * max(map(len, labels))))  # inches
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, columns, len(names)), markerscale=1.6)
     return figure
+
+
+def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
+    """A row of images above their first and second views; each (N, H, W, 3) uint8."""
+    figure = Figure(figsize=(1.1 * len(images) + 0.9, 3.5), layout="constrained")
+    axes = figure.subplots(3, len(images), squeeze=False)
+    for row, (label, pictures) in enumerate((("image", images), ("view 1", first), ("view 2", second))):
+        for axis, picture in zip(axes[row], pictures, strict=True):
+            _picture(axis, picture)
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure
+
+
+def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_images: Rows | Tensor) -> Figure:
+    """A row per test image, and its nearest training images for each encoder, framed if of the same class.
+
+    table: encoder, image, class, rank, neighbour, neighbour_class. The images (N, H, W, 3) uint8.
+    """
+    queries = table.drop_duplicates("image").set_index("image")["class"]
+    row_of = {image: row for row, image in enumerate(queries.index)}
+    encoders = list(table.encoder.unique())
+    nearest = int(table["rank"].max())
+    # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
+    width = 1 + len(encoders) * (APART + nearest)
+    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
+    axis = figure.subplots()
+    axis.text(0, -0.1, "image")
+    for image, row in row_of.items():
+        _picture(axis, test_images[image], (0, 1 - GAP, row + 1 - GAP, row))
+    starts = {encoder: 1 + APART + block * (nearest + APART) for block, encoder in enumerate(encoders)}
+    for encoder, start in starts.items():
+        axis.text(start, -0.1, f"nearest, {ENCODERS[encoder]}")
+    for found in table.to_dict("records"):
+        row, left = row_of[found["image"]], starts[found["encoder"]] + found["rank"] - 1
+        _picture(axis, train_images[found["neighbour"]], (left, left + 1 - GAP, row + 1 - GAP, row))
+        if found["neighbour_class"] == found["class"]:
+            axis.add_patch(Rectangle((left, row), 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
+    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, map(brief, queries), fontsize=9)
+    axis.tick_params(length=0)
+    axis.set(xlim=(-GAP / 2, width), ylim=(len(queries), -0.4))
+    return figure
+
+
+def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
+    """The wrong test images with their actual and predicted classes. images (N, H, W, 3) uint8, all of them."""
+    columns = 4
+    rows = max(1, -(-len(mistakes) // columns))
+    figure = Figure(figsize=(1.9 * columns, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
+        _picture(axis, images[wrong.image])
+        lines = (wrong.actual, f"not {wrong.predicted}", f"({100 * wrong.confidence:.0f} % sure)")
+        axis.set_title("\n".join(textwrap.fill(line, LETTERS) for line in lines), fontsize=8)
+    return figure
+
+
+def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
+    """An image at `extent` (left, right, bottom, top), or alone in its panel."""
+    axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
 
 def _panel(title: str, x: str, y: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
@@ -239,9 +345,7 @@ def _panel(title: str, x: str, y: str, size: tuple[float, float] = SIZE) -> tupl
 
 
 def _style(axis: Axes, title: str, x: str, y: str) -> None:
-    axis.set_title(title)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+    axis.set(title=title, xlabel=x, ylabel=y)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e5e5e5")
     axis.set_axisbelow(True)

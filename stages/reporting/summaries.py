@@ -28,13 +28,8 @@ TEXT = ("actual", "actual_group", "class", "classes", "control", "encoder", "nei
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    columns = pd.read_csv(path, nrows=0).columns
-    return pd.read_csv(
-        path,
-        dtype={name: str for name in columns if name in TEXT},
-        keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in TEXT},
-    )
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(TEXT, ""))
 
 
 def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -63,22 +58,22 @@ def answer(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame) 
     of_all = scores[(scores.probe == "logreg") & (scores.classes == "all")].set_index(["split", "encoder"])
     accuracy = of_all.loc["test"].accuracy
     control = accuracy.drop("simclr").idxmax()
-    found = gains[(gains.probe == "logreg") & (gains.classes == "all")].set_index("control").loc[control]
+    gain = gains[(gains.probe == "logreg") & (gains.classes == "all")].set_index("control").loc[control]
     best, labels = IN_A_SENTENCE[control], int(of_all.loc[("train", "simclr"), "images"])
-    right = (
+    result = (
         f"logistic regression on SimCLR's features is right for {100 * accuracy.simclr:.1f} % of the test images, "
-        f"against {100 * accuracy[control]:.1f} %: {points(found.gain)} points "
-        f"(95 % interval {points(found.gain_low)} to {points(found.gain_high)})."
+        f"against {100 * accuracy[control]:.1f} %: {points(gain.gain)} points "
+        f"(95 % interval {points(gain.gain_low)} to {points(gain.gain_high)})."
     )
-    if found.gain_high < 0:
+    if gain.gain_high < 0:
         said = f"{best[0].upper()}{best[1:]} are better than SimCLR's features: with all"
-    elif found.gain_low <= 0:
+    elif gain.gain_low <= 0:
         said = f"Between SimCLR's features and {best} these test images show no difference: with all"
     else:
         enough = _enough(efficiency, accuracy, control)
         few = f"With {enough} labelled images of each class SimCLR's features do what {best} need all for. "
         said = f"{few if enough else ''}With all"
-    return f"{said} {labels} labelled images, {right}"
+    return f"{said} {labels} labelled images, {result}"
 
 
 def _enough(efficiency: pd.DataFrame, accuracy: pd.Series, control: str) -> int | None:

@@ -89,8 +89,7 @@ def inputs_must_not_change(name: str, stage: Stage) -> Iterator[None]:
     before = fingerprints(stage)
     yield
     after = fingerprints(stage)
-    changed = [name for name in before | after if after.get(name) != before.get(name)]
-    if changed:
+    if changed := [name for name in before | after if after.get(name) != before.get(name)]:
         raise UserError(
             f"{', '.join(changed)}: changed while the stage {name} ran, so its result is not recorded; "
             f"`dvc repro` runs it again as things are now"

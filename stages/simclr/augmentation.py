@@ -29,23 +29,23 @@ JITTER_PROBABILITY = 0.8
 SIGMA = (0.1, 2.0)  # of the blur, in pixels
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
-    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+def _uniform(shape: tuple[int, ...], low: float, high: float, rng: Generator) -> Tensor:
+    return torch.empty(shape, device=rng.device).uniform_(low, high, generator=rng)
 
 
-def _happens(count: int, probability: float, generator: Generator) -> Tensor:
-    return torch.rand(count, device=generator.device, generator=generator) < probability
+def _happens(count: int, probability: float, rng: Generator) -> Tensor:
+    return torch.rand(count, device=rng.device, generator=rng) < probability
 
 
-def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tensor, ...]:
+def crop_boxes(count: int, min_area: float, rng: Generator) -> tuple[Tensor, ...]:
     """left, top, width, height (each (count,)) of random boxes in the unit square.
 
     Area uniform in [min_area, 1] and the logarithm of the aspect ratio uniform in +-log(4/3); a box that does not
     fit is drawn again, up to 10 times, then it is the whole image.
     """
-    area = _uniform((CROP_TRIES, count), min_area, 1, generator)
+    area = _uniform((CROP_TRIES, count), min_area, 1, rng)
     # The root of the ratio, by operations that MKL does not compute by vendor (stages/README.md): exp and sqrt it does.
-    root = torch.exp2(_uniform((CROP_TRIES, count), -math.log2(4 / 3) / 2, math.log2(4 / 3) / 2, generator))
+    root = torch.exp2(_uniform((CROP_TRIES, count), -math.log2(4 / 3) / 2, math.log2(4 / 3) / 2, rng))
     side = area * area.rsqrt()
     widths, heights = side * root, side / root
     fits = (widths <= 1) & (heights <= 1)
@@ -53,8 +53,8 @@ def crop_boxes(count: int, min_area: float, generator: Generator) -> tuple[Tenso
     found = fits.any(0)
     width = torch.where(found, widths.gather(0, first)[0], 1.0)
     height = torch.where(found, heights.gather(0, first)[0], 1.0)
-    left = _uniform((count,), 0, 1, generator) * (1 - width)
-    top = _uniform((count,), 0, 1, generator) * (1 - height)
+    left = _uniform((count,), 0, 1, rng) * (1 - width)
+    top = _uniform((count,), 0, 1, rng) * (1 - height)
     return left, top, width, height
 
 
@@ -63,10 +63,8 @@ def resized_crop(x: Tensor, boxes: tuple[Tensor, ...], mirrored: Tensor) -> Tens
     left, top, width, height = boxes
     sign = 1 - 2 * mirrored.float()
     zero = torch.zeros_like(left)
-    theta = torch.stack(
-        [width * sign, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1], dim=1
-    ).unflatten(1, (2, 3))
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    theta = torch.stack([width * sign, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1], dim=1)
+    grid = F.affine_grid(theta.unflatten(1, (2, 3)), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -116,32 +114,25 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def augment(
-    images: Tensor,
-    generator: Generator,
-    *,
-    min_area: float,
-    jitter: float,
-    grayscale: float,
-    blur: float,
-    flip: bool,
+    images: Tensor, rng: Generator, *, min_area: float, jitter: float, grayscale: float, blur: float, flip: bool
 ) -> Tensor:
     """One random view of each image.
 
-    images: (B, H, W, 3) uint8, on the generator's device; this process's part of those of all processes, for which
+    images: (B, H, W, 3) uint8, on the device of `rng`; this process's part of those of all processes, for which
     every process draws, so that no draw depends on their number. Returns (B, 3, H, W) float32 pixels in 0..255.
     min_area: smallest crop, as a fraction of the image; jitter: strength s of the colour distortion (appendix A:
     factors within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
     """
     count = len(images) * world_size()
-    boxes = crop_boxes(count, min_area, generator)
-    mirrored = _happens(count, 0.5 if flip else 0.0, generator)
+    boxes = crop_boxes(count, min_area, rng)
+    mirrored = _happens(count, 0.5 if flip else 0.0, rng)
     # A jitter that does not happen is one of strength 0.
-    strength = jitter * _happens(count, JITTER_PROBABILITY, generator)
-    factors = _uniform((3, count), -0.8, 0.8, generator) * strength + 1
+    strength = jitter * _happens(count, JITTER_PROBABILITY, rng)
+    factors = _uniform((3, count), -0.8, 0.8, rng) * strength + 1
     brightness, contrast, saturation = factors
-    saturation = torch.where(_happens(count, grayscale, generator), 0.0, saturation)
-    turn = _uniform((count,), -0.2, 0.2, generator) * strength
-    sigma = _uniform((count,), *SIGMA, generator) * _happens(count, blur, generator)
+    saturation = torch.where(_happens(count, grayscale, rng), 0.0, saturation)
+    turn = _uniform((count,), -0.2, 0.2, rng) * strength
+    sigma = _uniform((count,), *SIGMA, rng) * _happens(count, blur, rng)
 
     x = images.permute(0, 3, 1, 2).float()
     x = resized_crop(x, tuple(map(shard, boxes)), shard(mirrored))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -108,8 +108,8 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
         except BlockingIOError:
             raise UserError(f"{lock}: the same training is running elsewhere; wait for it, or stop it first") from None
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs ignore it
+        for number in (signal.SIGTERM, signal.SIGINT):  # which a shell's background jobs ignore
+            signal.signal(number, signal.default_int_handler)
         try:
             try:
                 yield checkpoint
@@ -128,7 +128,3 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
         if rank() == 0:
             checkpoint.path.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

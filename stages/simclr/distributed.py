@@ -25,42 +25,32 @@ TIMEOUT = timedelta(minutes=10)  # of a process that waits for the others
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def local_device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
-
-
 @contextmanager
 def processes() -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, and leaves them when the block ends well; the device of this one."""
-    device = local_device()
-    cuda = device.type == "cuda"
+    """Joins the processes that torchrun started, and leaves them when the block ends well.
+
+    Yields this one's device: its GPU where there is one, else the CPU.
+    """
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     try:
         if dist.is_torchelastic_launched():
-            _end_with_parent()
+            if sys.platform == "linux":  # or a torchrun that is killed leaves them training, in sessions of their own
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
         yield device
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        reason = one_line(error)
         raise UserError(
             f"process {rank()}: another process has ended or does not answer; torchrun reports which was first "
-            f"({reason})"
+            f"({one_line(error)})"
         ) from error
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """A torchrun that was killed would leave its processes training: they have sessions of their own."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def rank() -> int:

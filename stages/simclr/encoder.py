@@ -12,6 +12,8 @@ pretraining and feature extraction cannot disagree. As in the source experiment 
 deviation.
 """
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,13 +52,8 @@ class TinyMapConv2d(nn.Conv2d):
             a, b = i - stride * p + 1, j - stride * q + 1
             return taps[3 * a + b] if 0 <= a < 3 and 0 <= b < 3 else nothing
 
-        dense = torch.cat(
-            [
-                torch.cat([tap(p, q, i, j) for i in range(height) for j in range(width)], dim=1)
-                for p in range(out_height)
-                for q in range(out_width)
-            ]
-        )  # (p q O, h w C)
+        inputs, outputs = list(product(range(height), range(width))), product(range(out_height), range(out_width))
+        dense = torch.cat([torch.cat([tap(*out, *place) for place in inputs], 1) for out in outputs])  # (p q O, h w C)
         rows = x.permute(0, 2, 3, 1).flatten(1)  # (B, h w C): a view where x is channels_last
         # Feature extraction folds BatchNorm into the convolution, which then has a bias.
         y = F.linear(rows, dense, None if self.bias is None else self.bias.repeat(out_height * out_width))

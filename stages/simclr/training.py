@@ -133,12 +133,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
-    images: Rows | Tensor,
-    batches: tuple[Tensor, ...],
-    view: View,
-    rng: Generator,
-    temperature: float,
+    model: nn.Module, images: Rows | Tensor, batches: tuple[Tensor, ...], view: View, rng: Generator, temperature: float
 ) -> dict[str, float]:
     """The same metrics without training, with BatchNorm's running statistics, and the health of the embeddings.
 

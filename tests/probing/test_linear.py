@@ -1,39 +1,39 @@
-"""The source experiment's linear layer."""
+"""The reference experiment's linear layer."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from stages.probing.linear import fit_linear
+from stages.probing.linear import LinearLayer
+from stages.probing.probe import Curve
 from stages.runtime.errors import UserError
 from tests.probing.data import clusters
+
+SETTINGS = {"batch_size": 32, "lr": 0.05, "weight_decay": 1e-3}
 
 
 def test_it_learns_its_curve_ends_at_it_and_the_seed_decides() -> None:
     train, test = clusters(400), clusters(200, seed=1)
-    settings = {"batch_size": 32, "epochs": 10, "lr": 0.05, "weight_decay": 1e-3}
-    probe = fit_linear(train, test, **settings, seed=0)
-    assert [row["split"] for row in probe.curve] == ["train", "test"] * 10
-    assert probe.curve[-1]["accuracy"] > 0.9
-    assert probe.curve[-1]["accuracy"] == pytest.approx(accuracy_score(test.y, probe.logits(test.x).argmax(1)))
-    assert probe.curve == fit_linear(train, test, **settings, seed=0).curve
-    assert probe.curve != fit_linear(train, test, **settings, seed=1).curve
+    curves = [Curve(train, test) for _ in range(3)]
+    for curve, seed in zip(curves, (0, 0, 1), strict=True):
+        probe = LinearLayer(**SETTINGS, epochs=10, seed=seed, curve=curve).fit(train.x, train.y)
+    rows = curves[-1].rows
+    assert [row["split"] for row in rows] == ["train", "test"] * 10
+    assert rows[-1]["accuracy"] > 0.9
+    z = probe.decision_function(test.x)
+    assert z.dtype == np.float32
+    assert rows[-1]["accuracy"] == pytest.approx(accuracy_score(test.y, z.argmax(1)))
+    assert curves[0].rows == curves[1].rows != rows
 
 
 def test_one_epoch_has_the_full_learning_rate() -> None:
     train = clusters(640)
-    first, _ = fit_linear(train, train, batch_size=32, epochs=1, lr=0.05, weight_decay=0.0, seed=0).curve
-    assert first["accuracy"] > 0.8
+    probe = LinearLayer(**SETTINGS, epochs=1, seed=0).fit(train.x, train.y)
+    assert accuracy_score(train.y, probe.decision_function(train.x).argmax(1)) > 0.8
 
 
 def test_a_layer_that_diverges_ends_in_one_line() -> None:
     data = clusters(200)
     with pytest.raises(UserError, match=r"^linear layer, epoch \d+: the loss is (nan|inf); a smaller") as stopped:
-        fit_linear(data, data, batch_size=32, epochs=100, lr=10.0, weight_decay=1.0, seed=0)
+        LinearLayer(batch_size=32, epochs=100, lr=10.0, weight_decay=1.0, seed=0).fit(data.x, data.y)
     assert "\n" not in str(stopped.value)
-
-
-def test_its_scores_are_float32() -> None:
-    data = clusters(40)
-    probe = fit_linear(data, data, batch_size=32, epochs=1, lr=0.05, weight_decay=0.0, seed=0)
-    assert probe.logits(data.x).dtype == np.float32

@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from stages.probing.neighbours import fit_neighbours, nearest
-from stages.probing.probe import Split
+from stages.probing.neighbours import Neighbours, nearest
 
-STREAM = np.random.default_rng(0)
-X, QUERIES = STREAM.normal(size=(40, 6)).astype(np.float32), STREAM.normal(size=(15, 6)).astype(np.float32)
+RNG = np.random.default_rng(0)
+X, QUERIES = RNG.normal(size=(40, 6)).astype(np.float32), RNG.normal(size=(15, 6)).astype(np.float32)
 Y = np.arange(40) % 5
 
 
@@ -28,12 +27,12 @@ def test_neighbours_vote_as_in_a_double_loop_over_cosines() -> None:
             votes[Y[number]] += math.exp(cosine / 0.07)
         return votes.index(max(votes))
 
-    z = fit_neighbours(Split(X, Y), 7).logits(QUERIES)
+    z = Neighbours(7).fit(X, Y).decision_function(QUERIES)
     assert z.argmax(1).tolist() == [vote(query) for query in QUERIES.tolist()]
 
 
-def test_scores_are_logarithms_of_shares_of_the_votes() -> None:
-    np.testing.assert_allclose(np.exp(fit_neighbours(Split(X, Y), 7).logits(QUERIES)).sum(1), 1)
+def test_scores_are_logarithms_of_fractions_of_the_votes() -> None:
+    np.testing.assert_allclose(np.exp(Neighbours(7).fit(X, Y).decision_function(QUERIES)).sum(1), 1)
 
 
 def test_the_nearest_rows_come_first() -> None:
@@ -42,5 +41,5 @@ def test_the_nearest_rows_come_first() -> None:
 
 
 def test_more_neighbours_than_images_are_all_of_them() -> None:
-    assert fit_neighbours(Split(X[:5], Y[:5]), 20).logits(QUERIES).shape == (15, 5)
+    assert Neighbours(20).fit(X[:5], Y[:5]).decision_function(QUERIES).shape == (15, 5)
     assert nearest(X[:5], QUERIES, 20).shape == (15, 5)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from stages.probing.scores import calibration_error, interval, log_softmax, paired_gain, scores
+from stages.probing.scores import calibration_error, interval, paired_gain, scores
 
-STREAM = np.random.default_rng(0)
-Z, Y = STREAM.normal(size=(60, 7)).astype(np.float32), np.arange(60) % 7
+RNG = np.random.default_rng(0)
+Z, Y = RNG.normal(size=(60, 7)).astype(np.float32), np.arange(60) % 7
 
 
 def test_scores_are_sklearns() -> None:
@@ -19,7 +19,6 @@ def test_scores_are_sklearns() -> None:
         {"accuracy": accuracy_score(Y, p.argmax(1)), "top5": top_k_accuracy_score(Y, p, k=5), "loss": log_loss(Y, p)},
         rel=1e-5,
     )
-    np.testing.assert_allclose(np.exp(log_softmax(Z)), p, rtol=1e-5)
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -31,7 +30,7 @@ def test_top5_of_three_classes_is_certain() -> None:
 
 
 @pytest.mark.parametrize("constant", [0.0, math.nan])
-def test_classes_that_cannot_be_told_apart_and_scores_that_are_no_numbers_are_errors(constant: float) -> None:
+def test_classes_that_cannot_be_told_apart_and_scores_that_are_nan_are_errors(constant: float) -> None:
     assert scores(np.full((30, 3), constant), np.arange(30) % 3)["accuracy"] == 0
 
 
@@ -42,15 +41,15 @@ def test_interval_is_wilsons() -> None:
     assert interval(p, n) == pytest.approx((middle - half, middle + half), rel=1e-5)
 
 
-def paired_answers(images: int, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two probes that are right on 70 and on 55 % of images, mostly the same ones; the true difference is 0.15."""
-    p = stream.random(images)
+def paired_answers(images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two probes that classify 70 and 55 % of images correctly, mostly the same ones; the true difference is 0.15."""
+    p = rng.random(images)
     return p < 0.7, (p < 0.5) | (p > 0.95)
 
 
 def test_paired_interval_holds_the_true_difference_19_times_out_of_20() -> None:
-    stream = np.random.default_rng(0)
-    found = [paired_gain(*paired_answers(200, stream)) for _ in range(2000)]
+    rng = np.random.default_rng(0)
+    found = [paired_gain(*paired_answers(200, rng)) for _ in range(2000)]
     assert np.mean([low <= 0.15 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.015)
     assert np.mean([gain for gain, *_ in found]) == pytest.approx(0.15, abs=0.005)
 
@@ -71,12 +70,12 @@ def test_the_same_answers_are_no_gain() -> None:
 
 
 def test_calibration_error_is_the_weighted_distance_in_bins_of_a_fifteenth() -> None:
-    confidence, right = STREAM.random(200), STREAM.random(200) < 0.6
+    confidence, correct = RNG.random(200), RNG.random(200) < 0.6
     error = 0.0
     for number in range(15):
         inside = [i for i, p in enumerate(confidence) if number / 15 < p <= (number + 1) / 15]
         if inside:
-            accuracy = sum(bool(right[i]) for i in inside) / len(inside)
+            accuracy = sum(bool(correct[i]) for i in inside) / len(inside)
             error += len(inside) / 200 * abs(accuracy - sum(confidence[i] for i in inside) / len(inside))
-    assert calibration_error(confidence, right) == pytest.approx(error, rel=1e-5)
+    assert calibration_error(confidence, correct) == pytest.approx(error, rel=1e-5)
     assert calibration_error(np.ones(10), np.arange(10) < 5) == pytest.approx(0.5)

@@ -4,8 +4,7 @@ import warnings
 
 import pandas as pd
 
-from stages.reporting.figures import as_png, draw_confusion, draw_maps
-from stages.reporting.pictures import draw_mistakes, draw_neighbours
+from stages.reporting.figures import as_png, draw_confusion, draw_maps, draw_mistakes, draw_neighbours
 from tests.repository import random_images
 
 NAMES = ["$\\frac$", "_background", "7"]

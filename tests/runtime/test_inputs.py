@@ -65,7 +65,7 @@ def test_what_changes_while_the_stage_runs_is_named(name: str, change: Callable[
 def test_what_the_stage_does_not_read_may_change() -> None:
     before = fingerprints(read_pipeline()["train"])
     with inputs_must_not_change("train", read_pipeline()["train"]):
-        edit_params("max_iter: 1000", "max_iter: 900")
+        edit_params("max_iter: 100 ", "max_iter: 90 ")
         write("other.py", "")
         write("package/__pycache__/a.pyc", "compiled again")
         write("package/.b.csv.tmp", "not yet all of it")

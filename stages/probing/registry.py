@@ -1,0 +1,35 @@
+"""All probes: what each is made of, and which classes it is fitted to.
+
+A new one is a class with scikit-learn's `fit` and `decision_function`, and a line here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stages.probing.linear import LinearLayer
+from stages.probing.logreg import ChosenC
+from stages.probing.neighbours import Neighbours
+from stages.probing.params import FitParams
+from stages.probing.probe import Curve, Probe
+
+
+class Entry(NamedTuple):
+    make: Callable[[FitParams, Curve | None], Probe]
+    classes: tuple[str, ...]  # of: first, all, superclasses
+    scores_train: bool = True  # false where a training image is its own best evidence
+
+
+def _logreg(params: FitParams, curve: Curve | None) -> ChosenC:
+    logreg = params.logreg
+    return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve)
+
+
+def _linear(params: FitParams, curve: Curve | None) -> LinearLayer:
+    return LinearLayer(**params.linear.model_dump(), seed=params.seed, curve=curve)
+
+
+PROBES = {
+    "logreg": Entry(_logreg, ("first", "all", "superclasses")),
+    "linear": Entry(_linear, ("first",)),
+    "neighbours": Entry(lambda params, _: Neighbours(params.neighbours), ("all", "superclasses"), scores_train=False),
+}
