@@ -142,7 +142,7 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
     cells = []
     with threadpool_limits(1):
         for name, fitted, tested in (("logreg", first, first_test), ("neighbours", train, test)):
-            probe = PROBES[name].make(PARAMS, None).fit(fitted.x, fitted.y)
+            probe = PROBES[name].make(PARAMS, None, lambda _: None).fit(fitted.x, fitted.y)
             accuracy = scores(class_scores(probe, tested.x), tested.y)["accuracy"]
             low, high = interval(accuracy, len(tested.y))
             cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")

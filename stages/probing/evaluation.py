@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from stages.io.tensors import open_tensors
-from stages.probing.logreg import LogisticProbe, fit_few_labels, validation_folds
+from stages.probing.logreg import LogisticProbe, OnFit, choice_work, fit_few_labels, fit_work
 from stages.probing.params import FitParams
 from stages.probing.probe import Curve, Split, class_scores, draw_labels
 from stages.probing.registry import PROBES
@@ -73,8 +73,8 @@ class Job(NamedTuple):
     """One probe to fit and to score."""
 
     key: tuple
-    work: int  # images times classes of all its fits: what its time grows with
-    run: Callable[[], tuple[Any, str]]  # gives a result, and a line about it
+    work: float  # what its time grows with
+    run: Callable[[OnFit], tuple[Any, str]]  # reports its work, and gives a result and a line about it
 
 
 def probe_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
@@ -85,17 +85,19 @@ def probe_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
             for encoder in features.encoders:
                 key = (name, classes, encoder)
                 train, _ = features.splits(classes, encoder)
-                fits = choice_work(train, params) if name == "logreg" else 0
-                work = fits + len(train.y) * train.classes
+                work = final_work(train) + (choice(train, params) if name == "logreg" else 0)
                 jobs.append(Job(key, work, partial(evaluate, *key, features, params)))
     return jobs
 
 
-def evaluate(name: str, classes: str, encoder: str, features: FrozenFeatures, params: FitParams) -> tuple[Result, str]:
+def evaluate(
+    name: str, classes: str, encoder: str, features: FrozenFeatures, params: FitParams, on_fit: OnFit
+) -> tuple[Result, str]:
     train, test = features.splits(classes, encoder)
     watched = encoder in features.before_and_after and classes != "superclasses"
     curve = Curve(train, test) if watched else None
-    probe = PROBES[name].make(params, curve).fit(train.x, train.y)
+    probe = PROBES[name].make(params, curve, on_fit).fit(train.x, train.y)
+    on_fit(final_work(train))
     z = class_scores(probe, test.x)
     correct = rank_of_truth(z, test.y) <= 1
     unseen = features.unseen(classes)
@@ -120,16 +122,18 @@ def few_label_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
         for per_class in sorted(count for count in set(params.logreg.labels_per_class) if count < fewest):
             key = (encoder, per_class)
             drawn = features.draws(*key, count=1, seed=params.seed)[0]
-            jobs.append(Job(key, choice_work(drawn, params), partial(few_labels, *key, features, params)))
+            jobs.append(Job(key, choice(drawn, params), partial(few_labels, *key, features, params)))
     return jobs
 
 
-def few_labels(encoder: str, per_class: int, features: FrozenFeatures, params: FitParams) -> tuple[list[float], str]:
+def few_labels(
+    encoder: str, per_class: int, features: FrozenFeatures, params: FitParams, on_fit: OnFit
+) -> tuple[list[float], str]:
     """The test accuracy with each draw of the labelled images."""
     logreg = params.logreg
     _, test = features.splits("all", encoder)
     draws = features.draws(encoder, per_class, logreg.draws, params.seed)
-    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images)
+    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images, on_fit)
     accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
     line = f"{per_class} labels of each class, {encoder}: {np.mean(accuracies):.1%} of the test images"
     if stopped := sum(not probe.converged for probe in probes):
@@ -137,11 +141,14 @@ def few_labels(encoder: str, per_class: int, features: FrozenFeatures, params: F
     return accuracies, line
 
 
-def choice_work(train: Split, params: FitParams) -> int:
-    """Images times classes of the fits that choose C."""
-    chosen_on = train.at_most(params.logreg.choice_images, params.seed)
-    images = sum(len(fit) for fit, _ in validation_folds(chosen_on.y, params.seed))
-    return len(params.logreg.C) * images * train.classes
+def final_work(train: Split) -> float:
+    """Of the fit to all images, about that of a usual C."""
+    return fit_work(len(train.y), train.classes, 0.01)
+
+
+def choice(train: Split, params: FitParams) -> float:
+    """The work of choosing C."""
+    return choice_work(train, params.logreg.C, params.seed, params.logreg.choice_images)
 
 
 def run_side_by_side(jobs: list[Job], threads: int) -> dict[tuple, Any]:
@@ -150,10 +157,9 @@ def run_side_by_side(jobs: list[Job], threads: int) -> dict[tuple, Any]:
     pool = ThreadPoolExecutor(threads)
     with progress_bar("probes", sum(job.work for job in jobs)) as progress:
         try:
-            running = {pool.submit(job.run): job for job in sorted(jobs, key=lambda job: -job.work)}
+            running = {pool.submit(job.run, progress.update): job for job in sorted(jobs, key=lambda job: -job.work)}
             for done in as_completed(running):
                 found[running[done].key], line = done.result()
-                progress.update(running[done].work)
                 progress.write(line)
         finally:
             pool.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all

@@ -11,6 +11,7 @@ from stages.probing.logreg import (
     ChosenC,
     LogisticProbe,
     Scaling,
+    choice_work,
     fit_few_labels,
     has_converged,
     newton,
@@ -180,3 +181,10 @@ def test_c_is_chosen_on_no_more_images_than_allowed_and_all_are_fitted() -> None
     assert probe.validation == validation_losses(few, GRID, 100, seed=0)[0]
     whole = LogisticProbe(probe.C, 100).fit(noisy.x, noisy.y)
     np.testing.assert_array_equal(probe.decision_function(noisy.x), whole.decision_function(noisy.x))
+
+
+def test_the_work_that_is_reported_is_the_work_that_was_foreseen() -> None:
+    train = clusters(400, spread=3.0)
+    done: list[float] = []
+    ChosenC(GRID, 100, seed=0, choice_images=80, on_fit=done.append).fit(train.x, train.y)
+    assert sum(done) == pytest.approx(choice_work(train, GRID, seed=0, choice_images=80))
