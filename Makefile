@@ -1,5 +1,5 @@
-# make repro: the whole pipeline; make test: the tests; make bench: what the README says about speed.
-# All set up .venv first.
+# make repro: the whole pipeline; make test: the tests; make bench: the speed measurements of benchmarks/README.md.
+# Every target sets up .venv first.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -13,7 +13,7 @@ test: .venv/installed
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-# Twenty minutes on 2 cores. The libraries to compare with are installed beside the pinned ones, which stay as they are.
+# Twenty minutes on 2 cores. Also installs the libraries to compare with, without changing the pinned versions.
 bench: .venv/installed
 	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[bench]'
 	.venv/bin/python -m benchmarks.bench
@@ -24,22 +24,22 @@ bench: .venv/installed
 	.venv/bin/pip install --quiet --requirement requirements.lock
 	touch $@
 
-# Whether this machine gives the committed bytes, in a fresh clone: as long as `make repro`.
+# Reproduces the committed results in a fresh clone and compares the bytes. Takes as long as `make repro`.
 verify: .venv/installed
 	.venv/bin/python -m benchmarks.verify
 
-# The default run with four more seeds, one after the other, and the mean over all five: twenty minutes on 2 cores.
+# Runs the default parameters with four more seeds and writes the mean over all five: twenty minutes on 2 cores.
 seeds: .venv/installed
 	for seed in 1 2 3 4; do .venv/bin/dvc exp run --temp --set-param seed=$$seed || exit; done
 	.venv/bin/dvc exp show --csv | .venv/bin/python -m benchmarks.seeds > metrics/seeds.csv
 
-# The slow tests: kills the pipeline and its processes, emulates other processors, shares a remote; an hour.
+# The slow tests (an hour): kill the pipeline and its processes, emulate other processors, share a remote.
 chaos: .venv/installed
 	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[remote]'
 	.venv/bin/pytest -m slow --capture=no
 
-# Resolves pyproject.toml's ranges anew, in a fresh .venv, and pins what came out, but for what torch pins itself: CUDA's
-# libraries, which its build for the CPU doesn't have.
+# Resolves the version ranges of pyproject.toml in a fresh .venv and pins the result, without the CUDA libraries: torch
+# pins those itself, and its CPU build does not have them.
 lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv

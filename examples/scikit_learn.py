@@ -1,4 +1,4 @@
-"""The encoder in scikit-learn: cross-validates a classifier of your pictures, a folder for each class.
+"""Uses the encoder in scikit-learn: cross-validates a classifier of your pictures, which need one folder per class.
 
 Run from the root of the repository, after `dvc repro`: python examples/scikit_learn.py FOLDER
 """

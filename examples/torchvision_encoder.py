@@ -1,4 +1,7 @@
-"""The encoder in torchvision: features of a picture. Run from the root of the repository, after `dvc repro`."""
+"""Loads the encoder into torchvision and extracts the features of a picture.
+
+Run from the root of the repository, after `dvc repro`: python examples/torchvision_encoder.py PICTURE
+"""
 
 import sys
 
@@ -16,6 +19,6 @@ encoder.eval()
 
 picture = torchvision.io.decode_image(sys.argv[1], "RGB")
 square = v2.functional.center_crop(picture, min(picture.shape[1:]))
-pixels = v2.functional.resize(square, [32, 32], v2.InterpolationMode.BICUBIC) / 255  # image_size; [0, 1], nothing else
+pixels = v2.functional.resize(square, [32, 32], v2.InterpolationMode.BICUBIC) / 255  # image_size; no mean or deviation
 with torch.inference_mode():
     print(encoder(pixels[None]).shape)
