@@ -1,4 +1,4 @@
-"""The arithmetic of `pretrain`, before a numeric library is imported."""
+"""Sets the arithmetic of `pretrain` before a numeric library is imported."""
 
 from pathlib import Path
 

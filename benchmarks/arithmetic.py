@@ -1,4 +1,4 @@
-"""How much arithmetic a training step needs, to compare its time with what the machine's matrix products would take."""
+"""The arithmetic that a training step needs, to compare its time with that of plain matrix products."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from stages.simclr.model import SimCLR
 
 
 def taps_on_data(side: int, kernel: int, stride: int, padding: int) -> int:
-    """How many taps fall on data and not on padding, over all output positions along one axis of `side` pixels."""
+    """The number of kernel taps on data, not on padding, over all output positions along one axis of `side` pixels."""
     outputs = (side + 2 * padding - kernel) // stride + 1
     return sum(0 <= stride * output - padding + tap < side for output in range(outputs) for tap in range(kernel))
 
 
 def needed_flop(model: nn.Module, x: Tensor) -> int:
-    """Of all convolutions and linear layers, forward and backward, on a batch x of which no gradient is wanted."""
+    """FLOP of all convolutions and linear layers, forward and backward, on a batch x that needs no gradient."""
     products = 0
 
     def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -26,7 +26,7 @@ def needed_flop(model: nn.Module, x: Tensor) -> int:
             forward = len(output) * height * width * layer.in_channels * layer.out_channels
         else:
             forward = output.numel() * given[0].shape[1]
-        # The backward pass has a product of the same size for the weights and, but for the first layer, for the input.
+        # The backward pass has a product of this size for the weights and, except in the first layer, for the input.
         products += (3 if given[0].requires_grad else 2) * forward
 
     hooks = [
@@ -39,7 +39,7 @@ def needed_flop(model: nn.Module, x: Tensor) -> int:
 
 
 def simclr_step_flop(stem: str, projection_dim: int, batch_size: int) -> int:
-    """Of a whole step on 32x32 images: encoder, projection head and the matrix of similarities."""
+    """FLOP of a whole step on 32x32 images: encoder, projection head and similarities."""
     views = 2 * batch_size
     similarities = 3 * 2 * views**2 * projection_dim
     model = SimCLR("resnet18", stem, projection_dim)

@@ -1,9 +1,9 @@
-"""Measures what benchmarks/README.md claims about speed: `make bench` prints its table.
+"""Measures the speed: `make bench` prints the table of benchmarks/README.md.
 
-Every row but the whole stage is measured once a round, in alternation with all others, so that a machine that gets
-slower slows them all; the table has the median over the rounds and the span from the lowest to the highest. The images
-are those of the embedded sample, or noise where other sizes or numbers are needed: the time of a step does not depend
-on what is in them. Where there is a GPU, all networks run on it.
+Every row except the whole stage is measured once per round, so that a slowdown of the machine affects all rows; the
+table has the median, the lowest and the highest value over the rounds. The images are those of the embedded sample, or
+noise if other sizes or numbers are needed: the time of a step does not depend on their content. All networks run on the
+GPU if there is one.
 """
 
 import multiprocessing
@@ -35,7 +35,7 @@ def main() -> None:
         measures.step, measures.kornia_speed, measures.batch_sizes, measures.image_counts, measures.image_sizes
     )  # fmt: skip
     results: dict[str, list[float]] = {}
-    # Two processes, because the stage sets up PyTorch and the allocator, and the others must not profit from that.
+    # Two processes, because the stage configures PyTorch and the allocator, and the others must not profit from that.
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, spawn) as stock,
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    """A line of the table each: its label, what it shows, and what that is compared with."""
+    """For each row of the table: its label, the name of its figure, and the names of the figures to compare with."""
     yield f"pretraining, views/s: textbook, {WORKERS} workers", "textbook"
     yield f"- lightly's components, {WORKERS} workers", "lightly", "textbook"
     yield "- **ours**", "ours", "textbook", "lightly", "bound"
@@ -84,12 +84,12 @@ def rows() -> Iterator[tuple[str, ...]]:
     yield "choosing C for two encoders, s: in turn, in float64", "stock grid"
     yield "- **ours**", "grid", "stock grid"
     yield "matrix product, GFLOP/s", "gemm"
-    yield "- views/s that it would allow (the bound)", "bound"
+    yield "- views/s at this speed (the bound)", "bound"
 
 
 def cells(results: dict[str, list[float]], name: str, references: list[str]) -> tuple[str, str, str]:
     values = results[name]
-    # Of the same round: a machine that slows down slows both.
+    # Ratios within a round, because a slowdown of the machine affects both values.
     ratios = {
         reference: statistics.median(value / other for value, other in zip(values, results[reference], strict=True))
         for reference in references

@@ -1,7 +1,6 @@
-"""Measures what benchmarks/README.md says about a GPU: `python -m benchmarks.gpu`, two minutes on an H100.
+"""Measures the speed on a GPU for benchmarks/README.md: `python -m benchmarks.gpu`, two minutes on an H100.
 
-Milliseconds are the median of three rounds. The images are noise: the time of a step does not depend on what is in
-them.
+Times are the median of three rounds. The images are noise, because the time of a step does not depend on their content.
 """
 
 import os
@@ -32,7 +31,7 @@ from stages.simclr.model import SimCLR
 from stages.simclr.monitoring import embedding_health
 
 BATCHES = (256, 512, 1024, 4096)
-KINDS = {  # of kernels, by what their names contain
+KERNELS = {  # by substrings of the kernels' names; the first match counts
     "convolution, product": ("gemm", "conv", "cudnn", "xmma", "cutlass", "wgrad", "dgrad", "implicit", "nvjet"),
     "BatchNorm": ("batch_norm", "bn_", "batchnorm"),
     "AdamW": ("multi_tensor", "adam"),
@@ -55,21 +54,21 @@ def main() -> None:
     steps(rate)
     profiles()
     extraction()
-    beside_the_steps()
+    other_work()
     print("\nlightly's components, views/s:", f"{measures.lightly_speed()['lightly']:,.0f}")
 
 
 def steps(rate: float) -> None:
-    print("| stem | batch | one by one, ms | graph, ms | views/s | of the matrix rate | peak memory, GB |")
+    print("| stem | batch | eager, ms | graph, ms | views/s | fraction of the matrix rate | peak memory, GB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for stem in ("imagenet", "cifar"):
         for batch in BATCHES:
-            one_by_one, graphed = (step_seconds(stem, batch, graphed) for graphed in (False, True))
-            of_rate = simclr_step_flop(stem, PARAMS.projection_dim, batch) / graphed / rate
+            eager, graphed = (step_seconds(stem, batch, graphed) for graphed in (False, True))
+            fraction = simclr_step_flop(stem, PARAMS.projection_dim, batch) / graphed / rate
             gigabytes = torch.cuda.max_memory_reserved() / 1e9
             print(
-                f"| {stem} | {batch} | {1e3 * one_by_one:.2f} | {1e3 * graphed:.2f} | {2 * batch / graphed:,.0f} "
-                f"| {of_rate:.2f} | {gigabytes:.1f} |",
+                f"| {stem} | {batch} | {1e3 * eager:.2f} | {1e3 * graphed:.2f} | {2 * batch / graphed:,.0f} "
+                f"| {fraction:.2f} | {gigabytes:.1f} |",
                 flush=True,
             )
 
@@ -83,7 +82,7 @@ def step_seconds(stem: str, batch: int, graphed: bool) -> float:
 
 
 def profiles(count: int = 20) -> None:
-    """Where the GPU's time goes in a step of the graph."""
+    """GPU time of one graphed step by kind of kernel."""
     for stem, batch in (("imagenet", 256), ("cifar", 512)):
         training = measures.Training(batch, memory.noise(8192), stem=stem)
         with profile(activities=[ProfilerActivity.CUDA]) as watched:
@@ -93,7 +92,7 @@ def profiles(count: int = 20) -> None:
         for event in watched.events():
             if event.device_type != torch.autograd.DeviceType.CUDA or "Activity Buffer" in event.name:
                 continue
-            kind = next(kind for kind, words in KINDS.items() if any(word in event.name.lower() for word in words))
+            kind = next(kind for kind, words in KERNELS.items() if any(word in event.name.lower() for word in words))
             milliseconds[kind] += event.time_range.elapsed_us() / 1e3 / count
             number[kind] += 1
         print(f"\n| {stem}, batch {batch} | ms a step | kernels |\n|---|---:|---:|")
@@ -103,7 +102,7 @@ def profiles(count: int = 20) -> None:
 
 
 def extraction(count: int = 50_000) -> None:
-    """Images per second of `extract`, and of the same network in other precisions, with their errors."""
+    """Images per second of `extract`, and of the same network in other precisions, with the errors of the features."""
     torch.manual_seed(0)
     images = memory.noise(count)
     encoder = Encoder("resnet18", "imagenet")
@@ -130,11 +129,11 @@ def extraction(count: int = 50_000) -> None:
         print(f"| {name} | {count / median_seconds(lambda d=dtype: features(there, d)):,.0f} | {error:.1e} |")
     torch.backends.cudnn.allow_tf32 = False
     seconds = median_seconds(lambda: extract(encoder, images, DEVICE).all())
-    print(f"| `extract`, float32, with the copies between host and GPU | {count / seconds:,.0f} | |", flush=True)
+    print(f"| `extract`, float32, including copies between host and GPU | {count / seconds:,.0f} | |", flush=True)
 
 
-def beside_the_steps() -> None:
-    """What an epoch waits for beside its steps."""
+def other_work() -> None:
+    """What an epoch waits for in addition to its steps."""
     model = SimCLR("resnet18", "imagenet", 128).to(DEVICE)
     optimizer = AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
@@ -151,9 +150,9 @@ def beside_the_steps() -> None:
         checkpoint.wait()
         written.append(time.perf_counter() - start)
     checkpoint.path.unlink()
-    print("\n| beside the steps of an epoch | ms |\n|---|---:|")
+    print("\n| once per epoch | ms |\n|---|---:|")
     print(f"| copying the checkpoint | {1e3 * statistics.median(saved):.0f} |")
-    print(f"| until it is written, behind the next epoch | {1e3 * statistics.median(written):.0f} |")
+    print(f"| writing it, during the next epoch | {1e3 * statistics.median(written):.0f} |")
     for count in (1024, 4096):
         seconds = median_seconds(lambda n=count: embedding_health(z[0, :n], z[1, :n]))
         print(f"| health of {count} embeddings | {1e3 * seconds:.0f} |", flush=True)

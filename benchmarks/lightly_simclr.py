@@ -1,6 +1,6 @@
-"""SimCLR from the components of lightly, put together as in its documentation's example for SimCLR.
+"""SimCLR from the components of lightly, combined as in the SimCLR example of its documentation.
 
-At the source experiment's settings: strength of the colour distortion, pixels in [0, 1] and temperature.
+Colour distortion, pixels in [0, 1] and temperature are those of the reference experiment.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `bench.py` measures, a function each: our training, extraction and probes, and those to compare with."""
+"""The measurements of `bench.py`, one function each: our training, extraction and probes, and the alternatives."""
 
 import tempfile
 import time
@@ -45,7 +45,7 @@ Figures = dict[str, float]
 
 @cache
 def sample() -> tuple[Tensor, Tensor, np.ndarray]:
-    """Images to pretrain on; training images for the probes, and their classes."""
+    """Images for pretraining; training images for the probes, and their classes."""
     sample = generate_sample(PARAMS.seed, 32)
     assert sample.unlabelled
     return sample.unlabelled.all(), sample.train.images.all(), sample.train.fine
@@ -64,13 +64,13 @@ def lightly_speed() -> Figures:
 
 
 def loader_images() -> Tensor:
-    """Enough for a GPU to take more batches than the workers of a loader have queued."""
-    return memory.noise(256 * 5 * textbook.QUEUED) if DEVICE.type == "cuda" else sample()[0]
+    """On a GPU enough images for more batches than the workers of a loader prefetch."""
+    return memory.noise(256 * 5 * textbook.PREFETCHED) if DEVICE.type == "cuda" else sample()[0]
 
 
 def views_per_second(steps: Iterator[None], batch_size: int) -> float:
-    """After the first step, in which the loader's workers start; on a GPU, after the batches that they have queued."""
-    skipped, measured = (textbook.QUEUED, 3 * textbook.QUEUED) if DEVICE.type == "cuda" else (1, 2)
+    """Measured after the first step, in which the loader's workers start; on a GPU, after the prefetched batches."""
+    skipped, measured = (textbook.PREFETCHED, 3 * textbook.PREFETCHED) if DEVICE.type == "cuda" else (1, 2)
     for _ in range(skipped):
         next(steps)
     start = now()
@@ -80,14 +80,14 @@ def views_per_second(steps: Iterator[None], batch_size: int) -> float:
 
 
 def now() -> float:
-    """Seconds, after all that the GPU has been given to do."""
+    """Seconds, after the GPU has finished its work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Training:
-    """Our training, warmed up; on the sample unless told. graphed: whether a GPU runs the step as a graph."""
+    """Our training, warmed up; by default on the sample. graphed: whether a GPU runs the step as a graph."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Training:
         self.seconds(WARM_UP_STEPS + 2 if DEVICE.type == "cuda" else 1)
 
     def seconds(self, steps: int) -> float:
-        """That so many steps of `train_epoch` take."""
+        """The time of this number of steps of `train_epoch`."""
         size = (steps, self.batch_size)
         batches = torch.randint(len(self.images), size, generator=self.rng, device=DEVICE).unbind()
         return seconds_of(lambda: train_epoch(self.step, self.images, batches, tqdm(disable=True)))
@@ -119,12 +119,12 @@ class Training:
 
 
 def step(steps: int = 8) -> Figures:
-    """Our training, and the milliseconds of a step's parts, by hooks; on a GPU these are not of the graph."""
+    """Our training, and the milliseconds of a step's parts, measured by hooks and without a CUDA graph."""
     parts = dict.fromkeys(PARTS, 0.0)
     last = 0.0
 
     def lap(name: str | None, *_: object) -> None:
-        """Books the time since the last lap under `name`."""
+        """Adds the time since the last lap to the part `name`."""
         nonlocal last
         moment = now()
         if name:
@@ -148,7 +148,7 @@ def step(steps: int = 8) -> Figures:
 
 
 def kornia_speed() -> Figures:
-    """Our training with the same views made by kornia, which draws on the host, so that a GPU can't graph the step."""
+    """Our training with the same views from kornia. Without a CUDA graph, because kornia draws on the host."""
     from kornia import augmentation as kornia  # nothing else needs it
 
     s = PARAMS.augment
@@ -195,7 +195,7 @@ def extraction() -> Figures:
 
 
 def grid_search() -> Figures:
-    """Seconds to choose C twice, as for two encoders: in float64 as scikit-learn comes, and as our stage does."""
+    """Seconds to choose C for two encoders: with scikit-learn's defaults in float64, and as in our stage."""
     train = untrained_features()
     settings = PARAMS.logreg.model_dump(include={"C", "max_iter"}) | {"seed": PARAMS.seed}
 
@@ -218,9 +218,9 @@ def untrained_features() -> Split:
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:
-    """GFLOP/s of a matrix product: in float32, by PyTorch's library (MKL) or NumPy's (OpenBLAS), whichever is faster.
+    """GFLOP/s of a float32 matrix product with MKL (PyTorch) or OpenBLAS (NumPy), whichever is faster.
 
-    On a GPU in bfloat16, as our step computes there, and larger, so that it fills the GPU.
+    On a GPU in bfloat16, like our step, and larger, so that it fills the GPU.
     """
     if DEVICE.type == "cuda":
         a = torch.rand(4 * side, 4 * side, device=DEVICE, dtype=torch.bfloat16)
@@ -238,7 +238,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def whole_stage(images: int = 50_000) -> tuple[float, float]:
-    """One epoch of `python -m stages pretrain` in a process of its own: minutes, and peak memory in GB."""
+    """One epoch of `python -m stages pretrain` in a separate process: minutes, and peak memory in GB."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         memory.set_up(folder, {"epochs": 1})

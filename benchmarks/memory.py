@@ -1,8 +1,8 @@
-"""Peak memory of the stages that read the data: `python -m benchmarks.memory` prints benchmarks/README.md's tables.
+"""Peak memory of the stages that read the data: `python -m benchmarks.memory` prints tables for benchmarks/README.md.
 
 First on data of CIFAR's size (50,000 images for pretraining; 50,000 and 10,000 for the probes of 100 classes) and on
-four times as many. Then on images for pretraining that are together larger than this machine's memory. Few iterations,
-because they change the time and not the memory: forty minutes on 2 cores. TMPDIR must have room for twice the memory.
+four times as many. Then on images for pretraining that are larger than this machine's memory. With few iterations,
+because they change the time but not the memory: forty minutes on 2 cores. TMPDIR needs space for twice the memory.
 """
 
 import os
@@ -25,10 +25,10 @@ ROOT = Path(__file__).parent.parent
 CLASSES = 100
 TRAIN, TEST = 500, 100  # images of each class
 TIMES = (1, 4)
-FEW = {"epochs": 1, "logreg": {"max_iter": 3, "labels_per_class": []}, "linear": {"epochs": 1}}
+SHORT_RUN = {"epochs": 1, "logreg": {"max_iter": 3, "labels_per_class": []}, "linear": {"epochs": 1}}
 LARGE_SIDE = 224  # pixels
-LARGE_BATCH = 32  # which leaves room for such images
-SECONDS = 300  # of training on them
+LARGE_BATCH = 32  # fits into memory with large images
+SECONDS = 300  # of training on large images
 
 
 def main() -> None:
@@ -42,18 +42,18 @@ def main() -> None:
 def of_all_stages(times: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        set_up(folder, {"data": "folder", "folder": "images", **FEW})
+        set_up(folder, {"data": "folder", "folder": "images", **SHORT_RUN})
         for part, count in (("train", TRAIN), ("test", TEST)):
             for label in range(CLASSES):
                 link_images(folder / "images" / part / f"{label:02}", times * count)
         peaks = {stage: run_stage(stage, folder)[1] for stage in ("check", "download")}
-        write_noise(folder / "data", times)  # equal images would collapse
+        write_noise(folder / "data", times)  # embeddings of equal images would collapse
         later = ("pretrain", "extract-features", "fit-logreg", "report")
         return peaks | {stage: run_stage(stage, folder)[1] for stage in later}
 
 
 def larger_than_memory() -> None:
-    """`download` writes more images than the memory holds, and `train_epoch` reads batches all over them."""
+    """`download` writes more images than fit into memory, and `train_epoch` reads random batches of them."""
     memory = psutil.virtual_memory().total
     count = int(1.05 * memory / (LARGE_SIDE**2 * 3))
     with tempfile.TemporaryDirectory() as name:
@@ -83,11 +83,11 @@ def set_up(folder: Path, changes: dict[str, Any]) -> None:
 
 
 def run_stage(stage: str, folder: Path, limit: int = 0) -> tuple[float, float]:
-    """`python -m` the stage in a process of its own: seconds, and peak memory in GB.
+    """Runs the stage in a separate process: seconds, and peak memory in GB.
 
-    limit: after so many seconds the stage is stopped as by Ctrl-C.
+    limit: the stage is stopped after this number of seconds, as by Ctrl-C.
     """
-    # The stage says itself what its peak was: the kernel's account of a child begins with its parent's memory.
+    # The process reports its own peak, because the kernel's value for a child includes its parent's memory.
     script = f"""
 import contextlib, runpy, signal, sys
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -106,7 +106,7 @@ print(open("/proc/self/status").read())
 
 
 def link_images(root: Path, count: int) -> None:
-    """The same picture under so many names. A file can have 65,000 on ext4."""
+    """The same picture under `count` names, as hard links. A file can have 65,000 of them on ext4."""
     root.mkdir(parents=True)
     picture = root / ".picture.png"
     for number in range(count):

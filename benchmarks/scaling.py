@@ -1,7 +1,7 @@
-"""Views per second of one process and of two with a thread each: `make bench` prints the table.
+"""Views per second of one process and of two with one thread each: `make bench` prints the table.
 
-Strong: the batch of params.yaml, shared by all. Weak: such a batch for each. torchrun starts this module again, with
-the batch size, for every row.
+Strong scaling: all processes share the batch of params.yaml. Weak scaling: such a batch for each process. torchrun
+starts this module again, with the batch size, for every row.
 """
 
 import subprocess
@@ -23,7 +23,8 @@ def main() -> None:
     if dist.is_torchelastic_launched():
         measure(int(sys.argv[1]))
         return
-    print("| processes | batch | views/s, median | lowest to highest | of one process's |\n|---|---:|---:|---:|---:|")
+    header = "| processes | batch | views/s, median | lowest to highest | relative to one process |"
+    print(f"{header}\n|---|---:|---:|---:|---:|")
     rows = {(count, size) for count in PROCESSES for size in (PARAMS.batch_size, count * PARAMS.batch_size)}
     results = {row: [] for row in sorted(rows)}
     for _ in range(ROUNDS):
@@ -42,7 +43,7 @@ def views_per_second(count: int, batch_size: int) -> float:
 
 
 def measure(batch_size: int) -> None:
-    """What each process does; the first prints the views per second of all."""
+    """Runs in each process; the first one prints the views per second of all processes."""
     torch.set_num_threads(1)
     prepare_torch()
     with processes():

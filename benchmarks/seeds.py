@@ -1,9 +1,9 @@
-"""Mean and standard deviation of all metrics over seeds, which DVC does not give.
+"""Mean and standard deviation of all metrics over seeds, which DVC does not compute.
 
     dvc exp show --csv | python -m benchmarks.seeds
 
-Prints a CSV table with a row per metric for all runs, of commits and of experiments, whose parameters differ in the
-seed alone. The seed draws everything anew: the sample, the initial weights, the order, the views, the probes' folds.
+Prints a CSV table with a row per metric for all runs (commits and experiments) whose parameters differ only in the
+seed. The seed changes all draws: the sample, the initial weights, the order, the views, the probes' folds.
 """
 
 import json
@@ -32,25 +32,24 @@ def main() -> None:
 
 
 def over_seeds(shown: pd.DataFrame, params: list[str], metrics: list[str]) -> pd.DataFrame:
-    """A row per metric and per setting of the parameters but for the seed, with those that differ between rows.
+    """A row per metric and setting of the parameters without the seed; it has the parameters that differ between rows.
 
-    shown: a row per run, as `dvc exp show --csv` has them. A run that is there twice (in a commit and as an experiment)
-    counts once; what has not succeeded, or lies uncommitted in the workspace, does not count. Exits where a metric is
-    none.
+    shown: the output of `dvc exp show --csv`, a row per run. A run that is listed twice (as a commit and as an
+    experiment) counts once. Failed runs and the uncommitted workspace do not count. Exits if a metric is missing.
     """
     unknown = [name for name in metrics if name not in shown]
     if unknown:
-        sys.exit(f"{unknown[0]}: is not in that table; {USAGE}")
+        sys.exit(f"{unknown[0]}: is not in the table on the standard input; {USAGE}")
     succeeded = shown["State"].isna() | (shown["State"] == "Success") if "State" in shown else True
     runs = shown[(shown["rev"] != "workspace") & succeeded].drop_duplicates(params)
     runs = runs[runs[metrics].notna().any(axis=1)]
     if runs.empty:
-        sys.exit(f"no run in that table has succeeded; {USAGE}")
+        sys.exit(f"no run in the table on the standard input has succeeded; {USAGE}")
     setting = [name for name in params if name != "seed"]
     differing = [name for name in setting if runs[name].nunique(dropna=False) > 1]
     tables = []
     for _, group in runs.groupby(setting, sort=False, dropna=False):
-        values = group[metrics].dropna(axis=1, how="all").astype(float)  # of a folder there may be no superclasses
+        values = group[metrics].dropna(axis=1, how="all").astype(float)  # a folder may have no superclasses
         found = values.agg(["mean", "std", "min", "max"]).T.rename_axis("metric").reset_index()
         tables.append(found.assign(seeds=len(group), **group[differing].iloc[0]))
     columns = [*differing, "metric", "seeds", "mean", "std", "min", "max"]

@@ -1,7 +1,7 @@
-"""SimCLR the textbook way, as the UvA deep learning tutorial 17 writes it, at the source experiment's settings.
+"""SimCLR as in the UvA deep learning tutorial 17, with the settings of the reference experiment.
 
-Pillow transforms of single images in a DataLoader, stock modules, broadcast cosine similarities. It is what the
-speed of `stages/pretrain.py` is measured against, and is deliberately left as plain as it is found.
+Pillow transforms of single images in a DataLoader, stock modules, broadcast cosine similarities. It is the baseline for
+the speed of `stages/pretrain.py`, so it is deliberately not optimised.
 """
 
 import os
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 WORKERS = len(os.sched_getaffinity(0))
-QUEUED = 2 * WORKERS  # batches that a DataLoader reads ahead
+PREFETCHED = 2 * WORKERS  # batches, by a DataLoader
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRANSFORM = transforms.Compose(
     [

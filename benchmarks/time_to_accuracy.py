@@ -1,11 +1,11 @@
-"""Minutes and accuracy of SimCLR the textbook's way, with lightly's components and ours: does the speed cost quality?
+"""Training time and accuracy of the textbook's SimCLR, lightly's components and ours: does the speed cost quality?
 
     python -m benchmarks.time_to_accuracy IMAGES EPOCHS
 
-All three train the same encoder from the same weights, under a head as each writes it, on the same first IMAGES of
-data/unlabelled.safetensors, with the same optimizer and schedule (params.yaml), one after the other. Their frozen
-features of the labelled images are probed alike. `download` decides which images these are: `dvc repro download`,
-or all of `dvc exp run -S data=folder -S folder=...`.
+All three train the same encoder from the same weights (with their own heads) on the first IMAGES images of
+data/unlabelled.safetensors, with the same optimizer and schedule (params.yaml), one after the other. The same probes
+evaluate their frozen features of the labelled images. The data are those of `dvc repro download` or of
+`dvc exp run -S data=folder -S folder=...`.
 """
 
 import sys
@@ -42,7 +42,7 @@ from stages.simclr.training import TrainingStep, epoch_seed, train_epoch
 DEVICE = textbook.DEVICE
 PARAMS = validated(Params, read_params())
 
-State = dict[str, Tensor]  # of an encoder, under torchvision's names
+State = dict[str, Tensor]  # of an encoder, with torchvision's names
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     except ValueError:
         sys.exit("usage: python -m benchmarks.time_to_accuracy IMAGES EPOCHS")
     if PARAMS.stem != "imagenet":
-        sys.exit(f"params.yaml: stem = {PARAMS.stem}: the others have torchvision's; only with stem = imagenet")
+        sys.exit(f"params.yaml: stem = {PARAMS.stem}: must be imagenet, the only stem of the other implementations")
     images = open_tensors(Path("data/unlabelled.safetensors"))[0]["images"][:count]
     labelled = read_tensors(Path("data/labelled.safetensors"))[0]
     start = read_tensors(Path("data/starting_weights.safetensors"))[0]
@@ -59,15 +59,15 @@ def main() -> None:
     print(f"| | minutes of training | logistic regression, first {PARAMS.first_classes} | nearest neighbours, all |")
     print("|---|---:|---:|---:|")
     print("| untrained | 0.0 |", probed(start, labelled))
-    # Ours last: it sets up PyTorch and the allocator, and the others must not profit from that.
-    for name, way in (("textbook", the_textbooks), ("lightly's components", lightlys), ("ours", ours)):
+    # Ours last, because it configures PyTorch and the allocator, and the others must not profit from that.
+    for name, train in (("textbook", train_textbook), ("lightly's components", train_lightly), ("ours", train_ours)):
         torch.manual_seed(PARAMS.seed)
         began = time.perf_counter()
-        state = way(images, start, epochs)
+        state = train(images, start, epochs)
         print(f"| {name} | {(time.perf_counter() - began) / 60:.1f} |", probed(state, labelled), flush=True)
 
 
-def train(optimizer: Optimizer, epochs: int, epoch: Callable[[int], object]) -> None:
+def run_epochs(optimizer: Optimizer, epochs: int, epoch: Callable[[int], object]) -> None:
     schedule = CosineAnnealingLR(optimizer, T_max=epochs, eta_min=PARAMS.lr / 50)
     for number in tqdm(range(1, epochs + 1), unit=" epochs"):
         epoch(number)
@@ -78,34 +78,34 @@ def adamw(model: nn.Module) -> AdamW:
     return AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
 
 
-def all_of(steps: Iterator[None]) -> None:
+def exhaust(steps: Iterator[None]) -> None:
     for _ in steps:
         pass
 
 
-def the_textbooks(images: Tensor, start: State, epochs: int) -> State:
+def train_textbook(images: Tensor, start: State, epochs: int) -> State:
     model = textbook.network()
     model.load_state_dict(
         {name: start[name] for name in model.state_dict() if name in start and "fc" not in name}, strict=False
     )
     opt = adamw(model)
-    train(opt, epochs, lambda _: all_of(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
+    run_epochs(opt, epochs, lambda _: exhaust(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
     return model.state_dict()
 
 
-def lightlys(images: Tensor, start: State, epochs: int) -> State:
+def train_lightly(images: Tensor, start: State, epochs: int) -> State:
     model = lightly_simclr.SimCLR()
-    # The backbone is a torchvision network's children in their order, all but the last.
+    # The backbone has the children of a torchvision network in their order, except the last.
     torchvisions = (name for name in resnet18().state_dict() if not name.startswith("fc."))
     backbone = dict(zip(model.backbone.state_dict(), torchvisions, strict=True))
     model.backbone.load_state_dict({theirs: start[name] for theirs, name in backbone.items()})
     model.to(DEVICE)
     opt = adamw(model)
-    train(opt, epochs, lambda _: all_of(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
+    run_epochs(opt, epochs, lambda _: exhaust(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
     return {name: model.backbone.state_dict()[theirs] for theirs, name in backbone.items()}
 
 
-def ours(images: Tensor, start: State, epochs: int) -> State:
+def train_ours(images: Tensor, start: State, epochs: int) -> State:
     prepare_torch()
     model = SimCLR(PARAMS.backbone, PARAMS.stem, PARAMS.projection_dim)
     model.encoder.load_torchvision(start)
@@ -123,12 +123,12 @@ def ours(images: Tensor, start: State, epochs: int) -> State:
         whole = len(order) // PARAMS.batch_size * PARAMS.batch_size
         train_epoch(step, there, order[:whole].split(PARAMS.batch_size), tqdm(disable=True))
 
-    train(optimizer, epochs, epoch)
+    run_epochs(optimizer, epochs, epoch)
     return model.encoder.state_dict()
 
 
 def probed(state: State, labelled: dict[str, Tensor]) -> str:
-    """Cells: the test accuracy of logistic regression on the first classes and of nearest neighbours on all.
+    """Table cells: test accuracy of logistic regression on the first classes and of nearest neighbours on all classes.
 
     Each with its 95 % interval.
     """

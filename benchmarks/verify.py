@@ -1,4 +1,4 @@
-"""Reproduces the committed results in a fresh clone and says whether all bytes are the same: `make verify`."""
+"""Reproduces the committed results in a fresh clone and reports whether all bytes are the same: `make verify`."""
 
 import platform
 import re
@@ -17,7 +17,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         subprocess.run(["git", "clone", "--quiet", ROOT, name], check=True)
         committed = hashes(Path(name))
-        # Without the cache of this clone, so that everything is computed.
+        # The fresh clone has no cache, so everything is computed.
         subprocess.run([Path(sys.executable).with_name("dvc"), "repro", "--force"], cwd=name, check=True)
         found = hashes(Path(name))
     different = [path for path, md5 in committed.items() if found.get(path) != md5]
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def hashes(repository: Path) -> dict[str, str]:
-    """The MD5 of every output in dvc.lock but the report, which names the versions of Python and the packages."""
+    """The MD5 of every output in dvc.lock except the report, which contains the versions of Python and the packages."""
     lock: dict[str, Any] = YAML(typ="safe").load((repository / "dvc.lock").read_text(encoding="utf-8"))
     outs = (out for stage in lock["stages"].values() for out in stage["outs"])
     return {out["path"]: out["md5"] for out in outs if out["path"] != "report.html"}

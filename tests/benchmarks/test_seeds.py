@@ -1,4 +1,4 @@
-"""Mean and deviation over seeds."""
+"""Mean and standard deviation over seeds."""
 
 import io
 import json
@@ -28,9 +28,9 @@ f,Running,0.5,4,0.1,
 PARAMS = ["seed", "lr", "mirror"]
 
 
-def test_runs_that_differ_in_the_seed_alone_share_a_row_and_copies_count_once() -> None:
+def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_once() -> None:
     first, second = over_seeds(SHOWN, PARAMS, ["first.simclr"]).to_dict("records")
-    deviation = pytest.approx(0.2 / 2 * 2**0.5)  # half the difference, times the root of 2
+    deviation = pytest.approx(0.2 / 2 * 2**0.5)  # of two values: half the difference times sqrt(2)
     assert first == {
         "lr": 0.1, "metric": "first.simclr", "seeds": 2, "mean": pytest.approx(0.6), "std": deviation, "min": 0.5,
         "max": 0.7,
@@ -39,20 +39,20 @@ def test_runs_that_differ_in_the_seed_alone_share_a_row_and_copies_count_once() 
     assert np.isnan(second["std"])
 
 
-def test_a_table_without_the_metrics_is_refused() -> None:
-    with pytest.raises(SystemExit, match=r"^first\.gain: is not in that table"):
+def test_a_table_without_the_metrics_gives_an_error() -> None:
+    with pytest.raises(SystemExit, match=r"^first\.gain: is not in the table"):
         over_seeds(SHOWN, PARAMS, ["first.gain"])
 
 
 @pytest.mark.parametrize(("arguments", "given", "expected"), [(["first"], "", "usage: "), ([], "", "no table on")])
-def test_a_wrong_call_ends_in_one_line(arguments: list[str], given: str, expected: str) -> None:
+def test_a_wrong_call_gives_a_one_line_error(arguments: list[str], given: str, expected: str) -> None:
     command = [sys.executable, "-m", "benchmarks.seeds", *arguments]
     done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert done.stderr.startswith(expected)
 
 
-def test_what_dvc_shows_is_understood(finished: Repository) -> None:
+def test_the_output_of_dvc_exp_show_is_understood(finished: Repository) -> None:
     printed = io.StringIO(finished.run("dvc exp show --csv | python -m benchmarks.seeds"))
     table = pd.read_csv(printed).set_index("metric")
     assert table.loc["first.simclr"].to_dict() == {"seeds": 1, "mean": 1, "std": ANY, "min": 1, "max": 1}
