@@ -1,7 +1,7 @@
 """`python -m stages NAME`: runs a stage of dvc.yaml, or the command `predict`. The only place with side effects.
 
-It fixes the arithmetic before a numeric library is imported, records the stage's inputs and compares them when it has
-ended, and turns a mistake of the user into one line.
+It sets the arithmetic before a numeric library is imported, checks that the stage's inputs do not change while it runs,
+and turns a user's mistake into a one-line message.
 """
 
 import sys
@@ -14,9 +14,9 @@ from stages.runtime.params import FILE, read_params, validated
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line at once
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line immediately
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""  # `predict` reads the other arguments
-    if name == "predict":  # which works in any folder
+    if name == "predict":  # works in any folder, also without dvc.yaml
         fix_arithmetic(name, read_params() if FILE.exists() else {})
         import_module("stages.predict").main()
         return
@@ -28,7 +28,7 @@ def main() -> None:
     with inputs_must_not_change(name, pipeline[name]):
         script = import_module(f"stages.{name.replace('-', '_')}")
         params = validated(script.Params, content)
-        if "threads" in pipeline[name].get("params", []):  # `check`, which computes nothing, lists none
+        if "threads" in pipeline[name].get("params", []):  # only stages that compute list it
             verify_arithmetic(params.threads, params.same_bytes)
         script.main(params)
 

@@ -1,8 +1,7 @@
-"""Stage `check`: all parameters, against each other and the number of images, before any other stage runs.
+"""Stage `check`: validates all parameters and counts the images (without opening them) before any other stage runs.
 
-DVC deletes the outputs of a stage before it runs it. This stage runs first, reruns whenever params.yaml changes, and
-its only output is always the same, so that a mistake ends a run while the outputs of the other stages are still there.
-Of a folder of images it reads which files it holds.
+DVC deletes a stage's outputs before it runs the stage. This stage runs first and whenever params.yaml changes, so a
+mistake is found while the outputs of the other stages still exist. Its own output is constant.
 """
 
 import os
@@ -22,7 +21,7 @@ from stages.simclr.params import LaunchParams, PretrainParams
 
 
 class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, FitParams):
-    """All of params.yaml; what no stage declares is a mistake."""
+    """All of params.yaml; unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,35 +38,37 @@ def main(params: Params) -> None:
 
 
 def contradictions(params: Params) -> list[str]:
-    """What would end a later stage, a line each."""
+    """Combinations of parameters that would stop a later stage: one line each."""
     found = []
     if not os.path.isdir(params.folder):
         found.append(
-            f"folder = {shortened(params.folder)!r}: there is no such folder (there must be, whatever data is)"
+            f"folder = {shortened(params.folder)!r}: there is no such folder (it must exist for every value of data)"
         )
     if params.pixel_range and params.pixel_range[0] >= params.pixel_range[1]:
-        found.append(f"pixel_range = {params.pixel_range}: the first number, which is black, must be the smaller one")
+        found.append(f"pixel_range = {params.pixel_range}: the first number (black) must be the smaller one")
     if params.batch_size % params.processes:
-        found.append(f"batch_size = {params.batch_size}: does not divide by the {params.processes} processes of launch")
+        found.append(
+            f"batch_size = {params.batch_size}: is not divisible by the {params.processes} processes of launch"
+        )
     needed = memory_needed(params)
     if needed > psutil.virtual_memory().total:
         found.append(
             f"batch_size = {params.batch_size}, projection_dim = {params.projection_dim}: need {needed / 1e9:.0f} GB "
-            "for the similarities of a batch and the projection head, more than this machine has; take smaller ones"
+            "for the similarities of a batch and the projection head, more than this machine has; use smaller values"
         )
     return found
 
 
 def memory_needed(params: Params) -> int:
-    """Bytes for the projection head and the similarities of one batch; what a large value of one of them multiplies."""
+    """Bytes for the projection head and the similarities of one batch: the parts that grow with the square."""
     features = 2048 if params.backbone == "resnet50" else 512
     head = 4 * params.projection_dim * (features + params.projection_dim)
-    # Numbers of four bytes: of the head its weights, gradients and both moments, of the similarities six copies.
+    # In float32: the head's weights, gradients and two moments of AdamW; six copies of the similarities.
     return 16 * head + 24 * (2 * params.batch_size) ** 2
 
 
 def too_few_images(params: Params, sizes: Sizes) -> list[str]:
-    """What there are too few images for, a line each."""
+    """Parameters for which there are too few images: one line each."""
     found = []
     classes = len(sizes.train)
     if params.first_classes > classes:
@@ -75,6 +76,6 @@ def too_few_images(params: Params, sizes: Sizes) -> list[str]:
     if 2 * params.batch_size > sizes.unlabelled:
         found.append(
             f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
-            "(one to train on, one held out); take a smaller batch or add images"
+            "(one for training, one held out); use a smaller batch or add images"
         )
     return found

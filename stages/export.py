@@ -1,7 +1,6 @@
-"""Stage `export`: encoder and classifier as one file that takes pictures as they are.
+"""Stage `export`: encoder and classifier in one ONNX file that takes pictures of any size.
 
-Reads   models/simclr.safetensors, models/classifier.safetensors
-Writes  models/simclr.onnx   `images` (N, H, W, 3) uint8, RGB of any size -> `features` (N, D), `probabilities` (N, K)
+`images` (N, H, W, 3) uint8 RGB -> `features` (N, D), `probabilities` (N, K)
 
 Shapes: N images of H x W pixels, S the image size of the training, D features, K classes.
 """
@@ -21,7 +20,7 @@ from stages.io.writing import write_bytes
 from stages.runtime.params import PixelRange, StageParams
 from stages.simclr.encoder import Encoder
 
-OPSET = 18  # the first whose Resize can be antialiased
+OPSET = 18  # the first with antialiasing in Resize
 
 
 class Params(StageParams):
@@ -49,7 +48,7 @@ def main(params: Params) -> None:
 
 
 class PictureModel(nn.Module):
-    """The whole way from a picture to its probabilities."""
+    """From pictures to class probabilities."""
 
     def __init__(self, encoder: nn.Module, weight: Tensor, bias: Tensor, side: int) -> None:
         """encoder: (N, 3, S, S) pixels 0..255 -> (N, D); weight: (K, D); bias: (K,)."""
@@ -63,7 +62,7 @@ class PictureModel(nn.Module):
         shorter = torch.sym_min(height, width)
         top, left = (height - shorter) // 2, (width - shorter) // 2
         square = images[:, top : top + shorter, left : left + shorter].permute(0, 3, 1, 2)
-        torch._check(square.shape[2] > 0)  # the exporter can't know
+        torch._check(square.shape[2] > 0)  # the exporter cannot infer this
         torch._check(square.shape[3] > 0)
         scaled = F.interpolate(square.float(), (self.side, self.side), mode="bicubic", antialias=True)
         features = self.encoder(scaled.round().clamp(0, 255))
@@ -71,7 +70,7 @@ class PictureModel(nn.Module):
 
 
 def as_onnx(model: PictureModel, metadata: dict[str, Any]) -> bytes:
-    """The same bytes for the same weights and metadata."""
+    """The model as ONNX; the same weights and metadata give the same bytes."""
     size = {0: torch.export.Dim("N"), 1: torch.export.Dim("H"), 2: torch.export.Dim("W")}
     program = torch.onnx.export(
         model,
@@ -85,7 +84,7 @@ def as_onnx(model: PictureModel, metadata: dict[str, Any]) -> bytes:
     )
     assert program is not None
     file = program.model_proto
-    # What the exporter records of its work: the build of PyTorch and lines of code.
+    # Remove what the exporter records about itself: the build of PyTorch and source lines.
     file.ClearField("producer_version")
     for part in (file, file.graph, *file.graph.node, *file.graph.value_info, *file.graph.initializer):
         part.ClearField("metadata_props")

@@ -1,14 +1,12 @@
-"""Stage `extract-features`: the labelled images as frozen features h, of the encoder after SimCLR and of its controls.
+"""Stage `extract-features`: frozen features h of the labelled images, from the encoder after SimCLR and its controls.
 
-The projection head is gone (section 4.2 of the paper: h serves better than z). No augmentation, every image once.
-The controls: the pixels themselves, an untrained encoder, and the one that SimCLR began with where that had ImageNet's
-weights.
+The projection head is not used (section 4.2 of the paper: h gives better features than z), and nothing is augmented.
+The controls are the raw pixels, an untrained encoder and, if pretraining started from ImageNet's weights, that encoder.
 
-Reads   data/labelled.safetensors, models/initial.safetensors, models/simclr.safetensors
 Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, D) float32, the fine and
-                                    coarse labels, which test images were seen before, and as metadata the names
-                                    of the encoders and of the classes
-        plots/data/maps.csv         test images on a map, a row per encoder (before and after SimCLR) and image
+                                    coarse labels, `test_seen` (duplicates of earlier images); metadata: the names of
+                                    the encoders and classes
+        plots/data/maps.csv         t-SNE of test images: a row per encoder (before and after SimCLR) and image
 """
 
 from collections import deque
@@ -38,11 +36,11 @@ from stages.simclr.encoder import Encoder
 SPLITS = ("train", "test")
 FEATURES_FILE = Path("data/features.safetensors")
 LABELS = ("train_fine", "train_coarse", "test_fine", "test_coarse", "test_seen")
-MAPPED = 1000  # test images: enough to see the groups, and t-SNE takes seconds for them
+MAP_IMAGES = 1000  # enough to see the groups; t-SNE takes seconds
 
 
 def main(params: Params) -> None:
-    torch.backends.cudnn.allow_tf32 = False  # on a GPU: float32 to all its digits, as on the CPU
+    torch.backends.cudnn.allow_tf32 = False  # full float32 precision on a GPU, as on the CPU
     with processes() as device:
         extract_features(params, device)
 
@@ -58,12 +56,12 @@ def extract_features(params: Params, device: torch.device) -> None:
         encoders = {"untrained": Encoder(metadata["backbone"], metadata["stem"]), "imagenet": initial}
     encoders["simclr"], _ = load_encoder(Path("models/simclr.safetensors"))
 
-    # Once more in DVC's cache.
+    # Twice, because DVC keeps a copy in its cache.
     require_room(Path("data"), 2 * 4 * initial.features * (len(train) + len(test)) * (1 + len(encoders)))
     features = {
         name: tuple(extract(encoder, images, device) for images in (train, test)) for name, encoder in encoders.items()
     }
-    if rank() > 0:  # the processes share the encoders' work alone, and the first one writes
+    if rank() > 0:  # the other processes only take part in the extraction
         for stream in chain(*features.values()):
             deque(stream.chunks, maxlen=0)
         return
@@ -82,8 +80,8 @@ def extract_features(params: Params, device: torch.device) -> None:
 
 
 def finite(encoder: str, features: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same chunks; raises UserError where a feature is not finite."""
-    advice = "pretrain again, with a smaller lr" if encoder == "simclr" else "`dvc repro -f download` makes it anew"
+    """Passes the chunks on; raises UserError if a feature is not finite."""
+    advice = "pretrain again, with a smaller lr" if encoder == "simclr" else "`dvc repro -f download` makes it again"
     for chunk in features:
         if not bool(chunk.isfinite().all()):
             raise UserError(f"features of the encoder {encoder} are not finite; {advice}")
@@ -91,7 +89,6 @@ def finite(encoder: str, features: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder and its metadata."""
     state, metadata = read_tensors(path)
     encoder = Encoder(metadata["backbone"], metadata["stem"])
     encoder.load_state_dict(state)
@@ -101,9 +98,9 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
 def map_table(
     features: dict[str, Rows], labels: dict[str, Tensor], names: dict[str, list[str]], seed: int
 ) -> pd.DataFrame:
-    """Random test images on a map for each encoder, with their classes and superclasses."""
-    images = np.random.default_rng(seed).permutation(len(labels["test_fine"]))[:MAPPED]
-    # One thread each; OpenBLAS' limit is the process's, OpenMP's a thread's.
+    """t-SNE of random test images for each encoder, with their classes and superclasses."""
+    images = np.random.default_rng(seed).permutation(len(labels["test_fine"]))[:MAP_IMAGES]
+    # One thread per map. OpenBLAS' limit is set here for the process; `tsne` sets OpenMP's, which is per thread.
     with threadpool_limits(1), ThreadPoolExecutor(len(features)) as threads:
         maps = threads.map(lambda h: tsne(h[images], seed), features.values())
         return pd.concat(

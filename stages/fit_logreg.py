@@ -1,20 +1,19 @@
 """Stage `fit-logreg`: probes on the frozen features of every encoder. Test images are never used for selection.
 
-1. logreg: logistic regression for the first classes, for all and for the superclasses; C is chosen by folds of the
-   training images. For all classes also with few labels, drawn several times.
-2. linear: the reference experiment's linear layer, for the first classes.
-3. neighbours: the nearest training images vote, for all classes and for the superclasses.
+1. logreg: logistic regression for the first classes, all classes and superclasses; C is chosen by cross-validation on
+   the training images. For all classes also with few labels, drawn several times.
+2. linear: the linear layer of the reference experiment, for the first classes.
+3. neighbours: votes of the nearest training images, for all classes and superclasses.
 
-Reads   data/features.safetensors
 Writes  metrics/probes.json               accuracies, and SimCLR's gain over the best control
         plots/data/scores.csv             every probe: a row per probe, classes, encoder and split
         plots/data/gains.csv              SimCLR's gain: a row per probe, classes and control
-        plots/data/fits.csv               scores during a fit, of the encoder before and after SimCLR
+        plots/data/fits.csv               scores per step of the fits, for the encoder before and after SimCLR
         plots/data/choice_of_C.csv        validation loss of each candidate
         plots/data/label_efficiency.csv   accuracy with few labels, a row per draw
         plots/data/predictions.csv        predictions of the logistic regression of all classes on SimCLR's features
-        data/neighbours.csv               some test images and their nearest training images, for the report
         models/classifier.safetensors     that logistic regression: scores are weight @ h + bias
+        data/neighbours.csv               example test images and their nearest training images, for the report
 """
 
 from pathlib import Path
@@ -25,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
 from stages.io.writing import write_metrics, write_table
-from stages.probing.evaluation import FrozenFeatures, at_once, few_label_jobs, probe_jobs, run_side_by_side
+from stages.probing.evaluation import FrozenFeatures, concurrent_jobs, few_label_jobs, probe_jobs, run_concurrently
 from stages.probing.params import FitParams as Params
 from stages.probing.predictions import prediction_table
 from stages.probing.tables import (
@@ -44,16 +43,16 @@ TABLES = Path("plots/data")
 
 
 def main(params: Params) -> None:
-    # One thread for each matrix product, and the probes side by side: faster (see `make bench`), and no result depends
-    # on how many there are.
+    # One thread per matrix product, and several probes side by side: faster (see `make bench`), and the results do not
+    # depend on the number of probes.
     torch.set_num_threads(1)
     threadpool_limits(1)
     features = FrozenFeatures(FEATURES, params.first_classes)
-    fits, few = probe_jobs(features, params), few_label_jobs(features, params)
+    fits, few_label_fits = probe_jobs(features, params), few_label_jobs(features, params)
     largest, _ = features.splits("all", "simclr")
-    found = run_side_by_side(fits + few, at_once(largest, params.threads))
+    found = run_concurrently(fits + few_label_fits, concurrent_jobs(largest, params.threads))
     results = {job.key: found[job.key] for job in fits}
-    drawn = {job.key: found[job.key] for job in few}
+    few_label_accuracies = {job.key: found[job.key] for job in few_label_fits}
 
     table, gains, choice = score_table(results), gain_table(results), choice_table(results)
     for line in warnings_of(table, choice, params.logreg.C):
@@ -66,7 +65,7 @@ def main(params: Params) -> None:
     write_table(TABLES / "choice_of_C.csv", choice)
     arrays, names = features.arrays, features.fine_names
     images = len(arrays["train_fine"]) // len(names)
-    write_table(TABLES / "label_efficiency.csv", label_efficiency(drawn, images, table))
+    write_table(TABLES / "label_efficiency.csv", label_efficiency(few_label_accuracies, images, table))
     classifier = results["logreg", "all", "simclr"].probe
     z = classifier.decision_function(arrays["test_simclr"])
     predictions = prediction_table(z, arrays["test_fine"], arrays["test_coarse"], names, features.coarse_names)

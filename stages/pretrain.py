@@ -1,6 +1,6 @@
 """Stage `pretrain`: SimCLR (Chen et al. 2020, algorithm 1) on the unlabelled images.
 
-Reads and writes what dvc.yaml lists; both encoders are without a head, and the table grows while it trains.
+Writes both encoders without the head. The table and the metrics are updated after every epoch.
 
 Shapes: B images of a batch, V = 2B views, P numbers of a projection z.
 """
@@ -26,7 +26,7 @@ from stages.simclr.checkpoint import Checkpoint, History, resumable
 from stages.simclr.distributed import must_agree, processes, rank, synchronise_batch_norm, world_size
 from stages.simclr.graph import graphed_on_gpu
 from stages.simclr.model import SimCLR
-from stages.simclr.monitoring import what_is_wrong
+from stages.simclr.monitoring import find_problem
 from stages.simclr.params import PretrainParams as Params
 from stages.simclr.training import TrainingStep, View, epoch_seed, evaluate, mean_of, split, to_gpu, train_epoch
 
@@ -41,10 +41,10 @@ def main(params: Params) -> None:
         must_agree(inputs)
         if params.batch_size % world_size():
             raise UserError(
-                f"params.yaml: batch_size = {params.batch_size}: does not divide by the {world_size()} processes"
+                f"params.yaml: batch_size = {params.batch_size}: is not divisible by the {world_size()} processes"
             )
         run = inputs | {"processes": str(world_size())}
-        # Compared here, too, so that a run whose inputs changed keeps its checkpoint.
+        # Checked here, too, because a run whose inputs changed must keep its checkpoint.
         with resumable(run) as checkpoint, inputs_must_not_change("pretrain", stage):
             pretrain(params, device, checkpoint)
 
@@ -53,16 +53,16 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     torch.manual_seed(params.seed)
     first = rank() == 0  # the process that writes
 
-    def drawn_once() -> Generator:
+    def fixed_rng() -> Generator:  # for draws that are the same in every epoch
         return Generator(device).manual_seed(epoch_seed(params.seed, 0))
 
     tensors, origin = open_tensors(Path("data/unlabelled.safetensors"))
     stored = tensors["images"]
-    train, held_out = split(len(stored), params.batch_size, drawn_once())
+    train, held_out = split(len(stored), params.batch_size, fixed_rng())
     if not len(train):
         raise UserError(
             f"params.yaml: batch_size = {params.batch_size}: {len(stored)} unlabelled images do not fill two batches "
-            "(one to train on, one held out); take a smaller batch or add images"
+            "(one for training, one held out); use a smaller batch or add images"
         )
     view = partial(augment, **params.augment.model_dump())
 
@@ -78,7 +78,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
         "features": model.encoder.features,
         **origin,
     }
-    # Two encoders, both once more in DVC's cache, and a state of three times the weights, twice while it is replaced.
+    # Two encoders and their copies in DVC's cache; two checkpoints (one replaces the other) of three times the weights.
     size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
     if first:
         for place in (Path("models"), checkpoint.path):
@@ -87,13 +87,13 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     model.to(device)
     synchronise_batch_norm(model)
     optimizer = AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
-    # It reaches a fiftieth after the last epoch, which itself trains at more: of 25 epochs at a 42nd.
+    # It reaches lr / 50 after the last epoch; of 25 epochs, the last trains with lr / 42.
     schedule = CosineAnnealingLR(optimizer, T_max=params.epochs, eta_min=params.lr / 50)
 
     history = checkpoint.restore(model=model, optimizer=optimizer, schedule=schedule)
     if first:
         publish(history)
-    rng = Generator(device)  # seeded anew for every epoch, so that the checkpoint needs no state of it
+    rng = Generator(device)  # seeded again for every epoch, so the checkpoint does not need its state
     step = graphed_on_gpu(TrainingStep(model, optimizer, view, params.temperature, rng))
     images = to_gpu(stored, device)
     done, total = (epochs * len(train) for epochs in (len(history), params.epochs))
@@ -102,13 +102,13 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
             rng.manual_seed(epoch_seed(params.seed, epoch))
             shuffled = train[torch.randperm(len(train), generator=rng, device=device)]
             steps = train_epoch(step, images, shuffled.split(params.batch_size), progress)
-            # The same views of the held-out images after every epoch, so that the curve shows the model alone.
+            # The same views of the held-out images after every epoch, so that only the model changes the curve.
             held_out_batches = held_out.split(params.batch_size)
-            scored = evaluate(model, images, held_out_batches, view, drawn_once(), params.temperature)
-            if trouble := what_is_wrong(steps, scored, images, held_out[: params.batch_size]):
+            scored = evaluate(model, images, held_out_batches, view, fixed_rng(), params.temperature)
+            if problem := find_problem(steps, scored, images, held_out[: params.batch_size]):
                 checkpoint.wait()
-                kept = f"; the state after epoch {checkpoint.epochs} is kept" if checkpoint.epochs else ""
-                raise UserError(f"epoch {epoch}, {trouble}{kept}")
+                kept = f"; the checkpoint of epoch {checkpoint.epochs} is kept" if checkpoint.epochs else ""
+                raise UserError(f"epoch {epoch}, {problem}{kept}")
             fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
             history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})
             schedule.step()
@@ -125,13 +125,13 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
     training = {"training": params.model_dump()}
     write_tensors(Path("models/simclr.safetensors"), model.encoder.state_dict(), metadata | training)
     shown = images[train[:SHOWN_IMAGES]].to(device)
-    write_tensors(Path("data/views.safetensors"), example_views(shown, view, drawn_once()))
-    # The disk may have filled up since. DVC copies the encoders only when this stage has ended and the state is gone.
+    write_tensors(Path("data/views.safetensors"), example_views(shown, view, fixed_rng()))
+    # The disk may be full by now, and DVC copies the encoders to its cache only after the checkpoint is deleted.
     require_room(checkpoint.path, 3 * size)
 
 
 def publish(history: History) -> None:
-    """Writes the table and the metrics of the epochs so far, for `dvc plots` and `dvc exp show` while it trains."""
+    """Writes the table and metrics of the epochs so far, for `dvc plots` and `dvc exp show` during training."""
     if not history:
         return
     rows = [

@@ -1,7 +1,4 @@
-"""Stage `report`: a self-contained HTML page, and the model card. It draws and lays out saved numbers and fits nothing.
-
-Reads and writes what dvc.yaml lists; of the models and of data/unlabelled.safetensors only metadata and hashes.
-"""
+"""Stage `report`: a self-contained HTML page, pictures and the model card, made from saved tables; it fits nothing."""
 
 import base64
 import platform
@@ -12,21 +9,21 @@ from stages.io.tensors import open_tensors, read_tensors
 from stages.io.writing import write_bytes
 from stages.reporting.figures import as_png, draw
 from stages.reporting.pages import model_card, render
-from stages.reporting.summaries import ENCODERS, answer, confused_pairs, read_table, results_of
+from stages.reporting.summaries import ENCODERS, conclusion, confused_pairs, read_table, results_of
 from stages.runtime.inputs import md5
-from stages.runtime.params import FILE, Data, Several, StageParams, Weights
+from stages.runtime.params import FILE, AtLeastTwo, Data, StageParams, Weights
 
 TABLES = ("pretrain", "scores", "gains", "fits", "choice_of_C", "label_efficiency", "predictions", "maps")
-PLOTTED = ("accuracy", "curves", "views", "neighbours", "maps", "mistakes")  # also files of their own
-HASHED = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
-HASHED += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
+PICTURE_FILES = ("accuracy", "curves", "views", "neighbours", "maps", "mistakes")  # figures that are also files
+HASHED_FILES = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
+HASHED_FILES += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 SHOWN_PAIRS = 10
 
 
 class Params(StageParams):
     data: Data
-    first_classes: Several
+    first_classes: AtLeastTwo
     weights: Weights
 
 
@@ -46,14 +43,14 @@ def main(params: Params) -> None:
     )
     figures = draw(tables, labelled, views, results)
     pictures = {name: as_png(figure) for name, figure in figures.items()}
-    for name in PLOTTED:
+    for name in PICTURE_FILES:
         write_bytes(Path(f"plots/{name}.png"), pictures[name])
     page = render(
         "report.html.jinja",
         data=params.data,
         weights=params.weights,
         results=results,
-        answer=answer(tables["scores"], tables["gains"], tables["label_efficiency"]),
+        conclusion=conclusion(tables["scores"], tables["gains"], tables["label_efficiency"]),
         encoders={name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
         pretrain=tables["pretrain"].groupby("split").last().to_dict("index"),
         fits=[name for name in figures if name.endswith((", loss", ", accuracy"))],
@@ -61,7 +58,7 @@ def main(params: Params) -> None:
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         params=FILE.read_text(encoding="utf-8"),
         versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        hashes={name: md5(Path(name)) for name in HASHED},
+        hashes={name: md5(Path(name)) for name in HASHED_FILES},
     )
     write_bytes(Path("report.html"), page.encode())
     _, encoder = open_tensors(Path("models/simclr.safetensors"))

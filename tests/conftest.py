@@ -1,4 +1,4 @@
-"""The arithmetic of the tests' process, and the fixtures that several files use."""
+"""Sets the arithmetic of the tests; fixtures for several files."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from filelock import FileLock  # noqa: E402
 
 from tests.repository import Repository  # noqa: E402
 
-torch.set_num_threads(1)  # pytest-xdist runs as many tests at once as there are cores
+torch.set_num_threads(1)  # pytest-xdist runs one test per core
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
-    """A repository in which the pipeline has run on a folder of images; to look at only."""
+    """A repository in which the pipeline has run on a folder of images; read-only, for all tests."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "small_run"  # of all workers
+    shared = (base if worker_id == "master" else base.parent) / "small_run"  # for all workers
     with FileLock(f"{shared}.lock"):
         if (shared / "done").exists():
             return Repository(shared / "repository")
@@ -33,12 +33,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Reposi
 
 @pytest.fixture
 def repository(finished: Repository, tmp_path: Path) -> Repository:
-    """A copy to change."""
+    """A copy of it that a test may change."""
     return finished.copy(tmp_path / "repository")
 
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the test runs."""
+    """The current folder of the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""What tests share: small inputs, refusals, a repository where commands run as in a user's shell, a browser."""
+"""Helpers of the tests: small inputs, expected errors, a repository to run commands in, a browser."""
 
 import io
 import json
@@ -74,14 +74,14 @@ def trained_encoder(stem: str) -> Encoder:
 
 
 def images_of(dataset: Dataset) -> list[Tensor]:
-    """Images for pretraining, for training and for testing the probes, read in this order."""
+    """Images for pretraining, for training the probes and for testing them."""
     unlabelled = [dataset.unlabelled.all()] if dataset.unlabelled else []
     train, test = dataset.train.images.all(), dataset.test.images.all()
     return [*(unlabelled or [train]), train, test]
 
 
 def tar_of(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A compressed archive; members of another kind than files have no content and are links to ../evil."""
+    """A compressed archive; members that are not files are links to ../evil without content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
         for name, data in members.items():
@@ -97,19 +97,19 @@ def load_params(file: Path = FILE) -> Params:
 
 
 def refusal(action: Callable[..., object], *arguments: Any) -> str:
-    """The one line that an action is refused with. It warns of nothing besides."""
+    """The message of the action's UserError, which must be one line; warnings are not allowed."""
     with warnings.catch_warnings(record=True) as warned, pytest.raises(UserError) as stopped:
         action(*arguments)
     assert [str(warning.message) for warning in warned] == []
     line = str(stopped.value)
-    assert line.isprintable()  # so without a line break
+    assert line.isprintable()  # which excludes line breaks
     return line
 
 
 class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
-        scripts = str(Path(sys.executable).parent)  # queue workers start a bare `dvc` from the PATH
+        scripts = str(Path(sys.executable).parent)  # queue workers start `dvc` from the PATH
         identity = {
             f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
@@ -158,14 +158,14 @@ class Repository:
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
     def start(self, command: str) -> subprocess.Popen[str]:
-        # Without a shell: dvc must be our child, so that `wait` takes it away. To DVC's locks a zombie is alive.
+        # Without a shell, so that dvc is our child and `wait` removes it: DVC's locks treat a zombie as alive.
         return subprocess.Popen(
             command.split(), cwd=self.path, env=self.environment, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def kill(self, command: str, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> None:
-        """Starts a command and sends the signal to it and all that it started as soon as `when` is true."""
+        """Starts a command and sends the signal to its process group as soon as `when()` is true."""
         process = self.start(command)
         while process.poll() is None and not when():
             time.sleep(0.01)
@@ -188,12 +188,12 @@ class Repository:
         return {str(file.relative_to(self.path)): file.read_bytes() for file in files}
 
     def is_clean(self) -> bool:
-        """Whether neither git nor DVC sees a change."""
+        """Whether git and DVC report no changes."""
         return self.run("git status --porcelain") == "" and "up to date" in self.run("dvc status")
 
 
 def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:
-    """What headless Chromium makes of a page: the DOM, what it requested beyond the file, errors of scripts."""
+    """Loads a page in headless Chromium: the DOM, the page's requests, the errors of scripts."""
     log = profile / "net.json"
     done = subprocess.run(
         [
@@ -204,7 +204,7 @@ def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    # The browser's own requests have no origin, a page's have its own. Killed early, the log lacks its end.
+    # Requests of the browser itself have no origin. The end of the log is missing if the browser was killed early.
     text = log.read_text()
     try:
         events: list[dict[str, Any]] = json.loads(text)["events"]

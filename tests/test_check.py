@@ -1,4 +1,4 @@
-"""Mistakes that only the parameters together show, or they and the number of images."""
+"""Parameters that contradict each other or the number of images."""
 
 import re
 
@@ -22,14 +22,14 @@ def params(**changes: object) -> Params:
 TEN_CLASSES = Sizes(unlabelled=600, train=[60] * 10, test=100)
 
 
-def test_the_readmes_parameters_for_a_custom_folder_fit_its_images() -> None:
+def test_the_readme_command_for_a_custom_folder_fits_its_images() -> None:
     (line,) = re.findall(r"^dvc exp run -S data=folder .*", COMMITTED.with_name("README.md").read_text(), re.M)
     settings = {key: YAML(typ="safe").load(value) for key, value in re.findall(r"-S (\w+)=(\S+)", line)}
     images = count_images("folder", COMMITTED.parent / settings["folder"])
     assert mistakes(params(**settings), images) == []
 
 
-def test_what_does_not_fit_the_images_is_named() -> None:
+def test_parameters_that_do_not_fit_the_images_are_reported() -> None:
     first, second = mistakes(params(first_classes=11, batch_size=301), TEN_CLASSES)
     assert first.startswith("first_classes = 11: the data have 10 classes")
     assert second.startswith("batch_size = 301: 600 unlabelled images do not fill two batches")
@@ -39,18 +39,18 @@ def test_what_does_not_fit_the_images_is_named() -> None:
     ("changes", "expected"),
     [
         ({"folder": "/typo"}, "folder = '/typo': there is no such folder"),
-        ({"pixel_range": [1, 1]}, "pixel_range = [1.0, 1.0]: the first number, which is black, must be"),
-        ({"launch": "torchrun --nproc-per-node=3"}, "batch_size = 256: does not divide by the 3 processes of launch"),
+        ({"pixel_range": [1, 1]}, "pixel_range = [1.0, 1.0]: the first number (black) must be"),
+        ({"launch": "torchrun --nproc-per-node=3"}, "batch_size = 256: is not divisible by the 3 processes of launch"),
         ({"batch_size": 2**30}, f"batch_size = {2**30}, projection_dim = 128: need "),
     ],
 )
-def test_what_does_not_fit_together_is_named(changes: dict[str, object], expected: str) -> None:
+def test_parameters_that_contradict_each_other_are_reported(changes: dict[str, object], expected: str) -> None:
     (found,) = check.contradictions(params(**{"folder": str(COMMITTED.parent), **changes}))
     assert found.startswith(expected)
     assert check.contradictions(params(folder=str(COMMITTED.parent))) == []
 
 
-def test_two_batches_are_enough_and_classes_may_be_small() -> None:
+def test_two_batches_of_images_are_enough_and_classes_may_be_small() -> None:
     assert mistakes(params(), SAMPLE) == mistakes(params(batch_size=300), TEN_CLASSES) == []
-    # 20 and more per class are not to be had, so they are left out of label efficiency, and no mistake.
+    # Label efficiency leaves out the numbers of labels per class for which there are too few images.
     assert mistakes(params(batch_size=2), Sizes(60, [6] * 10, 10)) == []

@@ -1,4 +1,4 @@
-"""What the stage writes, what pretraining starts from, and the room for both."""
+"""The stage `download`: its outputs, the initial weights, disk space."""
 
 import io
 import shutil
@@ -19,7 +19,7 @@ from stages.io.tensors import read_tensors
 from tests.repository import ROOT, load_params, random_images, refusal
 
 
-def test_without_unlabelled_images_the_training_images_are_written_twice_and_read_once(
+def test_without_unlabelled_images_the_training_images_are_used_for_pretraining_and_read_once(
     empty_folder: Path,
 ) -> None:
     images = random_images(6)
@@ -44,7 +44,7 @@ def digests(images: torch.Tensor) -> np.ndarray:
     return np.array(found)
 
 
-def test_test_images_with_the_pixels_of_a_training_image_or_of_an_earlier_test_image_were_seen_before() -> None:
+def test_test_images_equal_to_a_training_image_or_an_earlier_test_image_are_marked_as_seen() -> None:
     different = random_images(8)
     train, test = different[:4], different[[4, 1, 5, 4, 6, 3, 4]]
     assert seen_before(digests(test), digests(train)).tolist() == [False, True, False, True, False, True, True]
@@ -67,7 +67,7 @@ def test_imagenet_weights_are_taken_from_the_file(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
-def test_weights_that_are_cut_or_of_another_network_are_refused_in_one_line(empty_folder: Path) -> None:
+def test_damaged_weights_and_weights_of_another_network_give_a_one_line_error(empty_folder: Path) -> None:
     path = Path("weights.pth")
     others = ({}, [1], {"conv1.weight": torch.zeros(1)}, torchvision.models.resnet34().state_dict())
     contents = [io.BytesIO() for _ in others]
@@ -79,7 +79,7 @@ def test_weights_that_are_cut_or_of_another_network_are_refused_in_one_line(empt
         assert line.startswith("weights.pth: is not torchvision's resnet18 (")
 
 
-def test_too_little_room_is_noticed_before_the_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_disk_space_is_reported_before_the_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     line = refusal(download.main, load_params(ROOT / "params.yaml"))
     assert line.startswith("data: 0.17 GB are needed and 0.10 GB are free")

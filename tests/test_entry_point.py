@@ -1,4 +1,4 @@
-"""`python -m stages NAME` is the only place with side effects; every module can be imported and used anywhere."""
+"""`python -m stages NAME` is the only place with side effects; every module can be imported and used in a notebook."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.runtime.arithmetic import THREADS, has_avx2, switches
-from stages.runtime.params import FILE, WAY_BACK, read_params
+from stages.runtime.arithmetic import THREAD_VARIABLES, has_avx2, switches
+from stages.runtime.params import FILE, RESTORE_COMMAND, read_params
 from tests.repository import ROOT
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -20,9 +20,9 @@ MODULES = sorted(
     for path in (ROOT / "stages").rglob("*.py")
     if path.name != "__init__.py"
 )
-SWITCHES = list(switches({}, compatible=True))
-# As in a shell where nothing is set up: conftest.py has set the switches for the tests themselves.
-BARE = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+VARIABLES = list(switches({}, compatible=True))
+# Without the variables, which conftest.py sets for the tests.
+BARE = {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 def python(*arguments: str, at: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def test_every_module_can_be_imported_after_the_numeric_libraries_in_any_order()
     assert len(MODULES) > 30
     shuffled = random.Random(0).sample(MODULES, len(MODULES))
     imports = "\n".join(f"import {name}" for name in shuffled)
-    set_up = f"[os.environ.get(name) for name in {SWITCHES}], torch.get_num_threads()"
+    set_up = f"[os.environ.get(name) for name in {VARIABLES}], torch.get_num_threads()"
     before = f"import os, numpy, torch, pandas\nbefore = {set_up}"
     assert prints(f"{before}\n{imports}\nprint(before == ({set_up}))") == "True\n"
 
@@ -80,7 +80,7 @@ import json, os, runpy, sys
 
 class Recorder:
     def find_spec(self, name, *_):
-        if name in ("numpy", "torch", "scipy", "sklearn"):  # the first that is imported: this is what it reads
+        if name in ("numpy", "torch", "scipy", "sklearn"):  # the environment that the first of them would read
             print(json.dumps(dict(os.environ)))
             sys.stdout.flush()
             os._exit(0)
@@ -93,13 +93,13 @@ runpy.run_module("stages", run_name="__main__", alter_sys=True)
 
 @pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
 @pytest.mark.parametrize("name", [*(name for name in STAGES if name != "check"), "predict"])
-def test_the_switches_are_set_before_a_numeric_library_is_imported(name: str) -> None:
+def test_the_variables_are_set_before_a_numeric_library_is_imported(name: str) -> None:
     done = python("-c", RECORDER, name)
     assert done.returncode == 0, done.stderr
     environment = json.loads(done.stdout.splitlines()[-1])
     threads = str(read_params(ROOT / FILE)["threads"])
     compatible = name in ("extract-features", "fit-logreg")
-    expected = dict.fromkeys(THREADS, threads) | {
+    expected = dict.fromkeys(THREAD_VARIABLES, threads) | {
         "MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT",
         "ATEN_CPU_CAPABILITY": "avx2",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
@@ -116,7 +116,7 @@ def test_check_computes_nothing_and_imports_no_numeric_library(folder: Path) -> 
 
 
 @pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
-def test_a_library_that_ignores_its_switch_is_noticed() -> None:
+def test_a_library_that_ignores_its_variable_is_reported() -> None:
     script = (
         "import os; from stages.runtime.arithmetic import fix_arithmetic, verify_arithmetic\n"
         "fix_arithmetic('pretrain', {})\n"
@@ -124,19 +124,19 @@ def test_a_library_that_ignores_its_switch_is_noticed() -> None:
         "try: verify_arithmetic(2, True)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    assert "UserError torch computes with DEFAULT in place of AVX2" in prints(script)
+    assert "UserError torch uses DEFAULT instead of AVX2" in prints(script)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With dvc.yaml and params.yaml, and nothing else."""
+    """A folder with only dvc.yaml and params.yaml."""
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return tmp_path
 
 
 def refusal(folder: Path, *arguments: str) -> list[str]:
-    """The lines with which the entry point ends; nothing else is printed."""
+    """The lines of the error message, which is the only output."""
     done = python("-m", "stages", *arguments, at=folder)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -145,24 +145,24 @@ def refusal(folder: Path, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("train",), ("__main__",), ("../check",), ("simclr.training",)])
-def test_a_name_that_is_no_stages_is_one_line_with_all_names(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_an_unknown_stage_name_gives_one_line_with_all_names(folder: Path, arguments: tuple[str, ...]) -> None:
     [line] = refusal(folder, *arguments)
     assert line.startswith("usage: python -m stages NAME; NAME is one of: check, download, pretrain")
     assert line.endswith("report, predict")
 
 
 @pytest.mark.parametrize("missing", ["dvc.yaml", "params.yaml"])
-def test_a_folder_that_is_not_the_repository_is_one_line(folder: Path, missing: str) -> None:
+def test_outside_the_repository_the_error_is_one_line(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
     [line] = refusal(folder, "pretrain")
     assert line.startswith(f"{missing}: not found; run from the root of the repository")
 
 
-def test_every_mistake_is_a_line_and_the_way_back_another(folder: Path) -> None:
+def test_every_mistake_gets_one_line_and_the_last_line_tells_how_to_undo_it(folder: Path) -> None:
     file = folder / "params.yaml"
     content = file.read_text().replace("epochs: 25 ", "epochs: ten").replace("flip: true", "flip: 1")
     file.write_text(content.replace("stem:", "step:"))
     *mistakes, advice = refusal(folder, "check")
     assert sorted(line.split()[1] for line in mistakes) == ["augment.flip", "epochs", "stem", "step"]
     assert all(line.startswith("params.yaml: ") for line in mistakes)
-    assert advice == f"(correct it, or go back: `{WAY_BACK}`)"
+    assert advice == f"(correct it, or restore the committed parameters: `{RESTORE_COMMAND}`)"

@@ -1,4 +1,4 @@
-"""The exported model computes what the pipeline does, describes itself, and loads elsewhere."""
+"""The exported model agrees with the pipeline, has metadata, and loads into other libraries."""
 
 import json
 import re
@@ -30,8 +30,8 @@ SIZES = [(32, 32), (33, 47), (31, 200), (480, 360), (1, 1), (64, 1)]
 
 @pytest.fixture(scope="module")
 def model() -> PictureModel:
-    stream = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(3, 512, generator=stream), torch.randn(3, generator=stream)
+    rng = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(3, 512, generator=rng), torch.randn(3, generator=rng)
     encoder = trained_encoder("imagenet")
     encoder.set_3x3_convolutions(nn.Conv2d)
     return PictureModel(encoder, weight, bias, 32).eval()
@@ -39,7 +39,7 @@ def model() -> PictureModel:
 
 @pytest.fixture(scope="module")
 def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage writes, and the card with the committed tables of numbers."""
+    """The outputs of the stage, and a model card made from the committed tables."""
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -56,12 +56,12 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """A smooth one, as photographs are."""
+    """A smooth image, like a photograph."""
     coarse = np.random.default_rng(height + width).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def test_pictures_of_any_size_give_what_pytorch_gives_and_nearly_what_the_pipeline_gives(
+def test_the_exported_model_agrees_with_pytorch_and_closely_with_the_pipeline_at_any_picture_size(
     model: PictureModel, exported: Path, tmp_path: Path
 ) -> None:
     session = onnxruntime.InferenceSession(exported / "simclr.onnx")
@@ -72,14 +72,14 @@ def test_pictures_of_any_size_give_what_pytorch_gives_and_nearly_what_the_pipeli
             expected, expected_probabilities = model(torch.from_numpy(pixels[None]))
             np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-3)
-            # Pillow rounds after each direction of the scaling, so some pixels differ by one of 255.
+            # Pillow rounds after each direction of the scaling, so some pixels differ by 1 of 255.
             Image.fromarray(pixels).save(tmp_path / "x.png")
             by_pillow = read_image(tmp_path / "x.png", 32)
             _, of_pipeline = model(torch.from_numpy(by_pillow[None]))
         np.testing.assert_allclose(probabilities, of_pipeline, atol=0.03)
 
 
-def test_several_pictures_at_once_give_what_each_gives(exported: Path) -> None:
+def test_a_batch_of_pictures_gives_the_results_of_single_pictures(exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "simclr.onnx")
     several = np.stack([picture(40, 50), 255 - picture(40, 50)])
     together, *alone = (session.run(["probabilities"], {"images": each})[0] for each in (several, *several[:, None]))
@@ -87,7 +87,7 @@ def test_several_pictures_at_once_give_what_each_gives(exported: Path) -> None:
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
 
 
-def test_the_same_weights_give_the_same_bytes_which_say_what_they_are_and_not_where_they_were_exported(
+def test_export_is_deterministic_and_its_metadata_describe_the_model_without_local_paths(
     model: PictureModel, exported: Path
 ) -> None:
     content = (exported / "simclr.onnx").read_bytes()
@@ -100,7 +100,7 @@ def test_the_same_weights_give_the_same_bytes_which_say_what_they_are_and_not_wh
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem: str) -> None:
+def test_the_encoder_gives_the_same_features_in_torchvision_and_timm(stem: str) -> None:
     encoder = trained_encoder(stem)
     stock = torchvision.models.resnet18()
     stock.fc = nn.Identity()
@@ -118,7 +118,7 @@ def test_the_encoder_loads_into_torchvision_and_timm_and_gives_its_features(stem
             torch.testing.assert_close(other(pixels / 255), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_card_is_read_by_hugging_face_and_has_the_numbers_of_the_tables(exported: Path) -> None:
+def test_hugging_face_reads_the_card_and_its_numbers_are_those_of_the_tables(exported: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     results = {result.task_name: result.metric_value for result in card.data.eval_results}
     table = pd.read_csv(ROOT / "plots/data/scores.csv")

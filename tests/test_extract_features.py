@@ -1,4 +1,4 @@
-"""The controls beside SimCLR's features (the extraction itself is tested with the encoder)."""
+"""The stage `extract-features`: the controls of SimCLR's features."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ METADATA = {"backbone": "resnet18", "stem": "imagenet"}
 
 
 def write_inputs(weights: str) -> dict[str, Encoder]:
-    """Parameters, twelve labelled images and two encoders, which are returned."""
+    """Writes parameters, twelve labelled images and two encoders; returns the encoders."""
     params = (ROOT / "params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("weights: random", f"weights: {weights}"))
     labels = torch.arange(6)
@@ -38,10 +38,10 @@ def write_inputs(weights: str) -> dict[str, Encoder]:
 
 
 @pytest.mark.parametrize("weights", ["random", "imagenet"])
-def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
+def test_the_controls_are_an_untrained_encoder_and_the_initial_one_if_it_has_imagenet_weights(
     weights: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "MAPPED", 5)
+    monkeypatch.setattr(stage, "MAP_IMAGES", 5)
     encoders = write_inputs(weights)
     stage.main(load_params())
     features, metadata = read_tensors(Path("data/features.safetensors"))
@@ -55,7 +55,7 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     assert metadata["encoders"] == ["pixels", *expected]
     for which, encoder in expected.items():
         assert torch.equal(features[f"test_{which}"], extract(encoder, random_images(6, 1), CPU).all())
-    # The map: the same five different images before and after SimCLR, with their classes.
+    # The map has the same five images before and after SimCLR, with their classes.
     table = pd.read_csv("plots/data/maps.csv")
     assert table.encoder.tolist() == [list(expected)[-2]] * 5 + ["simclr"] * 5
     assert table.image[:5].is_unique
@@ -64,7 +64,7 @@ def test_an_untrained_encoder_is_a_control_where_the_initial_one_is_not(
     assert table.superclass.tolist() == ["uvwxyz"[image] for image in table.image]
 
 
-def test_features_that_are_not_finite_are_refused_in_one_line(empty_folder: Path) -> None:
+def test_features_that_are_not_finite_give_a_one_line_error(empty_folder: Path) -> None:
     encoder = write_inputs("random")["simclr"]
     nn.init.constant_(encoder.conv1.weight, torch.nan)
     write_tensors(Path("models/simclr.safetensors"), encoder.state_dict(), METADATA)
@@ -73,7 +73,7 @@ def test_features_that_are_not_finite_are_refused_in_one_line(empty_folder: Path
     assert not Path("data/features.safetensors").exists()
 
 
-def test_too_little_room_is_noticed_before_the_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_disk_space_is_reported_before_the_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs("random")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     monkeypatch.setattr(stage, "pixel_components", None)

@@ -1,4 +1,4 @@
-"""The stage: what it compares, and that the test set chooses nothing."""
+"""The stage `fit-logreg`: its tables and metrics; test images are never used for selection."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ SPREADS = {"pixels": 4.0, "untrained": 6.0, "simclr": 2.0}
 TEN = [str(number) for number in range(10)]
 
 
-def test_what_is_another_task_is_left_out() -> None:
+def test_a_task_that_equals_another_task_is_left_out() -> None:
     names = ["ant", "bee", "cat"]
     assert tasks_of(names, names, 3) == {"all": ("fine", 3)}
     assert tasks_of(names, ["insect", "mammal"], 2) == {
@@ -36,7 +36,7 @@ def test_what_is_another_task_is_left_out() -> None:
 
 
 def write_features(folder: Path, labels_shift: int = 0) -> None:
-    """Clusters as the features of every encoder, with other test labels where asked; and parameters for few fits."""
+    """Writes clusters as the features of every encoder, with shifted test labels, and parameters for few fits."""
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["first_classes"] = 4
@@ -75,7 +75,7 @@ def table(folder: Path, name: str) -> pd.DataFrame:
 def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(runs: list[Path]) -> None:
     for name in ("models/classifier.safetensors", "plots/data/choice_of_C.csv", "data/neighbours.csv"):
         first, second = ((folder / name).read_bytes() for folder in runs)
-        assert (first == second) is (name != "data/neighbours.csv")  # in which test images are named
+        assert (first == second) is (name != "data/neighbours.csv")  # which has the classes of test images
     for name in ("scores", "fits"):
         of_train = [frame[frame.split == "train"] for frame in (table(folder, name) for folder in runs)]
         pd.testing.assert_frame_equal(*of_train)
@@ -123,7 +123,9 @@ def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list
     assert simclr.accuracy.iloc[-1] == metrics["all"]["simclr"]
 
 
-def test_fits_are_those_before_and_after_simclr_and_end_at_the_scores(runs: list[Path]) -> None:
+def test_fit_curves_cover_the_encoders_before_and_after_simclr_and_end_at_the_scores(
+    runs: list[Path],
+) -> None:
     fits, scores = table(runs[0], "fits"), table(runs[0], "scores")
     assert set(fits.encoder) == {"untrained", "simclr"}
     keys = ["probe", "classes", "encoder", "split"]
@@ -134,7 +136,7 @@ def test_fits_are_those_before_and_after_simclr_and_end_at_the_scores(runs: list
     assert (last.accuracy == last.accuracy_in_the_end).all()
 
 
-def test_neighbours_are_of_different_classes_and_the_nearest_first(runs: list[Path]) -> None:
+def test_example_images_have_different_classes_and_their_neighbours_are_sorted_by_similarity(runs: list[Path]) -> None:
     found = pd.read_csv(runs[0] / "data/neighbours.csv")
     assert found.drop_duplicates("image")["class"].is_unique
     assert found.groupby(["encoder", "image"])["rank"].apply(list).map(tuple).unique().tolist() == [(1, 2, 3, 4, 5, 6)]
@@ -145,7 +147,7 @@ def test_neighbours_are_of_different_classes_and_the_nearest_first(runs: list[Pa
     assert row.neighbour_class == train.y[row.neighbour]
 
 
-def test_saved_classifier_predicts_what_the_table_says(runs: list[Path]) -> None:
+def test_the_saved_classifier_gives_the_predictions_of_the_table(runs: list[Path]) -> None:
     saved = read_tensors(runs[0] / "models/classifier.safetensors")[0]
     h = torch.from_numpy(clusters(100, 10, 2.0, 1).x)
     p = (h @ saved["weight"].T + saved["bias"]).softmax(1)
@@ -154,7 +156,7 @@ def test_saved_classifier_predicts_what_the_table_says(runs: list[Path]) -> None
     np.testing.assert_allclose(predictions.confidence, p.max(1).values, atol=1e-4)
 
 
-def test_accuracy_without_the_images_seen_before_is_that_of_the_others(runs: list[Path]) -> None:
+def test_accuracy_new_is_the_accuracy_on_test_images_not_seen_before(runs: list[Path]) -> None:
     scores, predictions = table(runs[0], "scores"), table(runs[0], "predictions")
     row = scores[(scores.probe == "logreg") & (scores.classes == "all") & (scores.encoder == "simclr")]
     tested = row[row.split == "test"].iloc[0]
@@ -166,7 +168,7 @@ def test_accuracy_without_the_images_seen_before_is_that_of_the_others(runs: lis
     assert set(first.images_new) == {sum(number % 4 != 0 and number % 10 < 4 for number in range(100))}
 
 
-def test_fits_that_max_iter_stopped_are_named(
+def test_fits_that_max_iter_stopped_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,7 +181,7 @@ def test_fits_that_max_iter_stopped_are_named(
     assert sum(line.startswith("logreg, ") for line in lines) == 9  # three encoders, three kinds of classes
     assert (
         sum(
-            f"of each class, {name}: " in line and f", 3 of 3 fits{stopped}" in line
+            f"labels per class, {name}: " in line and f", 3 of 3 fits{stopped}" in line
             for name in ENCODERS
             for line in lines
         )
@@ -188,7 +190,7 @@ def test_fits_that_max_iter_stopped_are_named(
 
 
 @pytest.mark.parametrize("first_classes", [2, 4])
-def test_a_classifier_of_scikit_learn_is_a_probe_as_it_is(
+def test_any_classifier_of_scikit_learn_is_a_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_classes: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -202,7 +204,7 @@ def test_a_classifier_of_scikit_learn_is_a_probe_as_it_is(
     assert row.accuracy.item() == pytest.approx(RidgeClassifier().fit(train.x, train.y).score(test.x, test.y))
 
 
-def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_correct() -> None:
+def test_noise_with_95_percent_of_the_images_in_one_class_gives_a_warning() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(400) < 0.05).astype(int)
     z = np.stack([np.full(400, 3.0), rng.normal(size=400)], 1).astype(np.float32)
@@ -212,13 +214,13 @@ def test_noise_of_which_95_percent_is_of_one_class_is_not_called_95_percent_corr
     assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, z.argmax(1)))
     choice = pd.DataFrame({"classes": ["all"], "encoder": "simclr", "C": 1.0, "chosen": 1})
     assert warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
-        "logreg, all, simclr: C = 1 is at the edge of logreg.C; a wider range may be better",
-        f"logreg, all: no encoder is shown to be better than the most frequent class ({row['majority']:.1%})",
+        "logreg, all, simclr: C = 1 is at the edge of the range logreg.C; try a wider range",
+        f"logreg, all: no encoder is significantly better than the most frequent class ({row['majority']:.1%})",
     ]
     assert warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
 
 
-def test_features_that_are_all_the_same_are_refused_in_one_line(
+def test_features_that_are_equal_for_all_images_give_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""dvc.yaml, params.yaml, the packages of stages/, the committed tables and the pages agree with each other."""
+"""dvc.yaml, params.yaml, the packages of stages/, the committed tables and the pages are consistent."""
 
 import ast
 import io
@@ -28,7 +28,7 @@ def tracked() -> list[str]:
 
 
 def imports(file: Path) -> set[Path]:
-    """The local modules that a file imports itself."""
+    """The modules of stages/ that a file imports directly."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
@@ -38,13 +38,13 @@ def imports(file: Path) -> set[Path]:
 
 
 def reachable(file: Path) -> set[Path]:
-    """The file, and the local modules that it imports, directly or not."""
+    """The file, and the modules of stages/ that it imports directly or indirectly."""
     return {file}.union(*(reachable(module) for module in imports(file)))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_what_the_stage_imports(stage: str) -> None:
-    """Each module is covered by a dependency, a file or a folder, and each dependency covers one."""
+    """Each imported module is covered by a listed file or folder, and nothing else is listed."""
     scripts = (ROOT / "stages/__main__.py", ROOT / f"stages/{stage.replace('-', '_')}.py")
     used = {str(module.relative_to(ROOT)) for script in scripts for module in reachable(script)}
     listed = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
@@ -53,7 +53,7 @@ def test_deps_are_what_the_stage_imports(stage: str) -> None:
     assert all(covers.values())
 
 
-def test_packages_import_downwards_without_a_circle() -> None:
+def test_packages_do_not_import_scripts_and_there_are_no_circular_imports() -> None:
     modules = [ROOT / path for path in tracked() if re.fullmatch(r"stages/.*\.py", path) and (ROOT / path).exists()]
     for module in modules:
         assert not any(module in reachable(imported) for imported in imports(module)), f"a circle through {module}"
@@ -67,13 +67,13 @@ def test_params_are_the_fields_of_the_scripts_params(stage: str) -> None:
     assert STAGES[stage].get("params", []) == sorted(script.Params.model_fields)
 
 
-def test_every_parameter_is_read_by_some_stage_or_its_command() -> None:
+def test_every_parameter_is_read_by_a_stage_or_its_command() -> None:
     in_commands = {name for stage in STAGES.values() for name in re.findall(r"\$\{(\w+)\}", stage["cmd"])}
     assert in_commands.union(*(stage.get("params", []) for stage in STAGES.values())) == set(PARAMS)
 
 
-def test_dvc_changes_nothing_in_its_files_but_what_it_is_told_to(tmp_path: Path) -> None:
-    """`dvc exp run -S` and `dvc freeze` write them anew."""
+def test_dvc_keeps_the_formatting_of_params_yaml_and_dvc_yaml(tmp_path: Path) -> None:
+    """`dvc exp run -S` and `dvc freeze` rewrite these files."""
     params, pipeline = (Path(shutil.copy(ROOT / name, tmp_path)) for name in ("params.yaml", "dvc.yaml"))
     apply_overrides(params, ["seed=0"])
     with modify_yaml(pipeline):
@@ -82,7 +82,7 @@ def test_dvc_changes_nothing_in_its_files_but_what_it_is_told_to(tmp_path: Path)
     assert pipeline.read_text() == (ROOT / "dvc.yaml").read_text()
 
 
-def test_a_clone_has_the_same_bytes_where_git_writes_windows_line_ends(tmp_path: Path) -> None:
+def test_a_clone_has_the_same_bytes_with_git_set_to_windows_line_endings(tmp_path: Path) -> None:
     clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, tmp_path / "clone"]
     subprocess.run(clone, check=True, capture_output=True)
     texts = [path for path in tracked() if path.endswith((".py", ".yaml", ".csv", ".json"))]
@@ -111,9 +111,9 @@ def test_metrics_and_plots_are_in_git_and_other_outs_are_not() -> None:
 
 
 @pytest.mark.parametrize("path", TABLES)
-def test_a_table_is_drawn_once_by_a_template_of_columns_that_it_has(path: str) -> None:
+def test_every_table_has_one_plot_whose_template_uses_its_columns(path: str) -> None:
     options = TABLES[path]
-    assert "plots" not in PIPELINE  # where it would be drawn a second time
+    assert "plots" not in PIPELINE  # a table listed there would be drawn a second time
     template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
     given = {anchor: options[anchor] for anchor in ("x", "y") if anchor in options}
     for anchor, column in given.items():
@@ -123,7 +123,7 @@ def test_a_table_is_drawn_once_by_a_template_of_columns_that_it_has(path: str) -
     drawn = set(re.findall(r'"field": "(\w+)"', template)) - made
     columns = set(pd.read_csv(ROOT / path, nrows=0).columns)
     assert {*given.values(), *drawn} <= columns
-    assert "step" not in drawn or given["x"] == "step"  # or DVC numbers the rows and calls that step
+    assert "step" not in drawn or given["x"] == "step"  # otherwise DVC replaces the column by row numbers
     assert "rev" in template
 
 
@@ -134,19 +134,19 @@ def test_stages_and_outputs_have_descriptions_and_artifacts_are_outputs() -> Non
 
 
 def committed_table(name: str) -> pd.DataFrame:
-    """That of HEAD: after `make repro` on another processor, the workspace has others."""
+    """The table in HEAD: after `make repro` on another processor, the workspace may have a different one."""
     show = ["git", "show", f"HEAD:plots/data/{name}.csv"]
     return pd.read_csv(io.BytesIO(subprocess.run(show, cwd=ROOT, capture_output=True, check=True).stdout))
 
 
-def test_each_chosen_c_lies_inside_the_range() -> None:
+def test_every_chosen_c_is_inside_the_range_of_candidates() -> None:
     table, C = committed_table("choice_of_C"), PARAMS["logreg"]["C"]
     chosen = table[table.chosen == 1]
     classes = chosen.classes.map({"first": PARAMS["first_classes"], "all": 100, "superclasses": 20})
-    # Features that know next to nothing are best ignored, so that they guess: the best C is 0.
-    guesses = chosen.loss > np.log(classes) - 0.005
-    assert (chosen.C.between(min(C), max(C), inclusive="neither") | guesses).all()
-    assert set(chosen[guesses].encoder) <= {"pixels"}
+    # If features have almost no information, the smallest C is the best, and the loss is that of guessing.
+    guessing = chosen.loss > np.log(classes) - 0.005
+    assert (chosen.C.between(min(C), max(C), inclusive="neither") | guessing).all()
+    assert set(chosen[guessing].encoder) <= {"pixels"}
 
 
 PAGES = [path for path in tracked() if path.endswith(".md")]

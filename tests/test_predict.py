@@ -19,7 +19,7 @@ from tests.repository import CLASSES, ROOT, Repository, random_images
 
 @pytest.fixture
 def folder(finished: Repository, empty_folder: Path) -> Path:
-    """The model, five pictures, one that is broken and a text."""
+    """A folder with the model, five pictures, a broken picture and a text file."""
     Path("models").symlink_to(finished.path / "models")
     Path("pictures/more").mkdir(parents=True)
     for number, pixels in enumerate(random_images(4)):
@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
     return 0
 
 
-def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
+def test_text_and_csv_agree_and_an_unreadable_picture_is_reported_without_stopping(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "pictures") == "1 of 6 pictures could not be read"
@@ -63,9 +63,7 @@ def test_forms_agree_and_a_broken_picture_is_named_while_the_others_go_on(
         assert (line.endswith(row["file"]), row["class"] in line) == (True, True)
 
 
-def test_features_are_the_models_whatever_the_chunks_and_the_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = predict.Model(Path("models/simclr.onnx"))(
         np.stack([predict.read_image(Path(file), 32) for file in READABLE])
     )[0]
@@ -101,7 +99,7 @@ def wrong_format() -> None:
         ((), 2),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_a_mistake_gives_one_line(
     arguments: tuple[str, ...], expected: str | int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong_format()

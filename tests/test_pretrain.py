@@ -1,4 +1,4 @@
-"""The stage `pretrain` on a few images: what it writes, refuses and keeps."""
+"""The stage `pretrain` on a few images: its outputs, errors and checkpoints."""
 
 import io
 import json
@@ -33,7 +33,7 @@ DEVICES = [CPU, *map(torch.device, ["cuda"] * torch.cuda.is_available())]
 
 
 def run_stage(device: torch.device = CPU, count: int = 16) -> None:
-    """The stage on a few images in batches of 8, three epochs."""
+    """Runs the stage on a few images for three epochs with batch size 8."""
     write_tensors(Path("data/unlabelled.safetensors"), {"images": random_images(count)})
     write_tensors(Path("data/starting_weights.safetensors"), starting_weights("resnet18", None, seed=0))
     params = validated(stage.Params, read_params(ROOT / FILE)).model_copy(update={"batch_size": 8, "epochs": 3})
@@ -48,13 +48,13 @@ def outputs() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What an undisturbed run on the CPU writes."""
+    """The outputs of an uninterrupted run on the CPU."""
     with chdir(tmp_path_factory.mktemp("undisturbed")):
         run_stage()
         return outputs()
 
 
-def test_example_views_are_pictures() -> None:
+def test_example_views_are_uint8_images() -> None:
     shown = stage.example_views(random_images(8), VIEW, Generator())
     assert {name: (tuple(value.shape), value.dtype) for name, value in shown.items()} == {
         name: ((8, 32, 32, 3), torch.uint8) for name in ("images", "first", "second")
@@ -63,27 +63,27 @@ def test_example_views_are_pictures() -> None:
     assert not torch.equal(shown["first"], shown["second"])
 
 
-def test_too_few_images_for_two_batches_are_refused_in_one_line(empty_folder: Path) -> None:
+def test_too_few_images_for_two_batches_give_a_one_line_error(empty_folder: Path) -> None:
     line = refusal(partial(run_stage, count=15))
     assert line.startswith("params.yaml: batch_size = 8: 15 unlabelled images do not fill two batches")
 
 
-def test_the_learning_rate_of_every_epoch_is_a_cosine_down_to_a_fiftieth(undisturbed: dict[str, bytes]) -> None:
+def test_the_learning_rate_follows_a_cosine_down_to_a_fiftieth(undisturbed: dict[str, bytes]) -> None:
     table, lr = pd.read_csv(io.BytesIO(undisturbed["plots/data/pretrain.csv"])), 2e-4
     assert table.epoch.tolist() == [1, 1, 2, 2, 3, 3]
     expected = [lr / 50 + (lr - lr / 50) * (1 + math.cos(math.pi * (epoch - 1) / 3)) / 2 for epoch in table.epoch]
     assert table.lr.tolist() == pytest.approx(expected, abs=1e-9)
 
 
-def test_pretraining_sees_no_label() -> None:
-    """It lists no file of labels, and that of its images holds nothing else (test_download.py)."""
+def test_pretraining_reads_no_labels() -> None:
+    """It lists no file with labels; test_download.py checks that the file of images has none."""
     deps = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["pretrain"]["deps"]
     of_data = [dep for dep in deps if dep.startswith("data/")]
     assert of_data == ["data/unlabelled.safetensors", "data/starting_weights.safetensors"]
 
 
 @pytest.mark.parametrize(("epoch", "kept"), [(1, 0), (3, 2)])
-def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
+def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_checkpoint_of_the_epoch_before(
     epoch: int, kept: int, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*arguments: Any) -> list[Metrics]:
@@ -93,7 +93,7 @@ def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
         return epochs[-1]
 
     def save_and_wait(checkpoint: Checkpoint, *arguments: Any, **parts: Any) -> None:
-        save(checkpoint, *arguments, **parts)  # which skips an epoch that is over before the one before is written
+        save(checkpoint, *arguments, **parts)  # which skips an epoch while the one before is being written
         checkpoint.wait()
 
     epochs: list[list[Metrics]] = []
@@ -102,13 +102,13 @@ def test_a_bad_loss_stops_the_stage_and_keeps_the_epochs_before_it(
     monkeypatch.setattr(stage, "train_epoch", breaks)
     line = refusal(run_stage)
     assert line.startswith(f"epoch {epoch}, step 1: the loss is nan")
-    assert (f"; the state after epoch {kept} is kept" in line) == (kept > 0)
+    assert (f"; the checkpoint of epoch {kept} is kept" in line) == (kept > 0)
     states = list(Path(".dvc/tmp/resume").glob("*.state"))
     assert [len(Checkpoint(path).restore()) for path in states] == [kept] * (kept > 0)
     assert not Path("models/simclr.safetensors").exists()
 
 
-def test_too_little_room_is_noticed_before_the_training(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_disk_space_is_reported_before_training(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     monkeypatch.setattr(stage, "train_epoch", None)
     assert re.match(r"models: 0\.\d\d GB are needed and 0\.10 GB are free", refusal(run_stage))
@@ -116,10 +116,10 @@ def test_too_little_room_is_noticed_before_the_training(empty_folder: Path, monk
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
+def test_a_stopped_run_has_its_table_so_far_and_resumes_to_the_same_bytes(
     device: torch.device, undisturbed: dict[str, bytes], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after each epoch in turn, and resumed; the table then has a row per epoch so far and split."""
+    """Stopped after each epoch and resumed; the table has a row per split for every epoch so far."""
     expected = undisturbed
     if device != CPU:
         Path("undisturbed").mkdir()
@@ -137,7 +137,7 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
         epochs: list[int] = []
         with monkeypatch.context() as patch:
             patch.setattr(stage, "train_epoch", stops_at_the_second)
-            assert f"the state after epoch {done} is kept" in refusal(run_stage, device)
+            assert f"the checkpoint of epoch {done} is kept" in refusal(run_stage, device)
         table = pd.read_csv("plots/data/pretrain.csv")
         assert list(zip(table.epoch, table.split, strict=True)) == [
             (epoch, split) for epoch in range(1, done + 1) for split in ("train", "heldout")
@@ -151,13 +151,13 @@ def test_a_run_can_be_watched_and_after_a_stop_ends_with_the_same_bytes(
 KILLED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import tests.conftest  # the arithmetic and the number of threads of this process
+import tests.conftest  # sets the arithmetic and the number of threads
 from tests.test_pretrain import run_stage
 run_stage()
 """
 
 
-def test_a_run_killed_while_it_writes_a_state_ends_with_the_same_bytes(
+def test_a_run_killed_while_it_writes_a_checkpoint_resumes_to_the_same_bytes(
     undisturbed: dict[str, bytes], empty_folder: Path
 ) -> None:
     training = subprocess.Popen([sys.executable, "-c", KILLED])

@@ -1,4 +1,4 @@
-"""The report: one file, complete without the network, the same for the same numbers."""
+"""The report: one self-contained file, with the same bytes for the same results."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ ENCODERS = ["pixels", "untrained", "simclr"]
 
 
 def pictures(count: int) -> torch.Tensor:
-    """The same ten again and again."""
+    """Ten images, repeated."""
     return random_images(10).repeat(-(-count // 10), 1, 1, 1)[:count]
 
 
@@ -29,7 +29,7 @@ METADATA = {"backbone": "resnet18", "stem": "imagenet", "image_size": 32, "featu
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed tables, one class with another name; what is not in git is made up."""
+    """The committed tables, with one class renamed, and made-up files for those that are not in git."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(ROOT / "plots/data", folder / "plots/data")
     shutil.copy(ROOT / "params.yaml", folder)
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     tensors = {"train_images": pictures(5000), "test_images": pictures(len(table))}
     names = {"fine_names": FINE_NAMES, "coarse_names": COARSE_NAMES}
-    for name in report.HASHED:
+    for name in report.HASHED_FILES:
         write_tensors(folder / name, {"x": torch.zeros(1)}, METADATA)
     write_tensors(folder / "data/labelled.safetensors", tensors, names)
     write_tensors(folder / "data/views.safetensors", {name: pictures(8) for name in ("images", "first", "second")})
@@ -61,14 +61,14 @@ def page(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
     sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page)
     assert len(sources) > 15
     assert all(source.startswith("data:") for source in sources)
     assert not re.search(r"https?://|<script|@import|url\(", page)
 
 
-def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: str) -> None:
+def test_every_picture_has_an_alternative_text(page: str) -> None:
     images = re.findall(r"<img [^>]*>", page)
     texts = [re.search(r'alt="([^"]{20,})"', image) for image in images]
     assert len(images) > 15
@@ -76,21 +76,21 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: str) -> None
     assert len({text[1] for text in texts if text}) == len(images)
 
 
-def test_names_of_classes_are_text_and_not_html(page: str) -> None:
+def test_class_names_are_escaped_in_html(page: str) -> None:
     assert BOLD not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
 
 
-def test_pictures_in_the_page_are_those_in_plots(folder: Path, page: str) -> None:
+def test_the_picture_files_are_the_pictures_in_the_page(folder: Path, page: str) -> None:
     inside = [base64.b64decode(data) for data in re.findall(r"image/png;base64,([^\"]+)", page)]
     assert all(picture.startswith(b"\x89PNG") for picture in inside)
     files = sorted(folder.glob("plots/*.png"))
-    assert [file.stem for file in files] == sorted(report.PLOTTED)
-    # The four panels of `curves` are charts of their own in the page.
+    assert [file.stem for file in files] == sorted(report.PICTURE_FILES)
+    # The four panels of `curves` are separate figures in the page.
     assert all(file.read_bytes() in inside for file in files if file.stem != "curves")
 
 
-def test_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) -> None:
+def test_the_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) -> None:
     rows = dict(re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.S))
     scores, gains = (pd.read_csv(folder / f"plots/data/{name}.csv") for name in ("scores", "gains"))
     probes = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
@@ -118,12 +118,12 @@ def test_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) ->
 def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_inputs(folder: Path, page: str) -> None:
     assert "temperature: 0.07" in page
     assert f"torch {torch.__version__.split('+')[0]}" in page
-    for name in report.HASHED:
+    for name in report.HASHED_FILES:
         md5 = hashlib.md5((folder / name).read_bytes()).hexdigest()
         assert f'{name}</code></td><td class="text"><code>{md5}</code>' in page
 
 
-def test_drawing_again_gives_the_same_bytes(folder: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_report_has_the_same_bytes(folder: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     before = {file: file.read_bytes() for file in Path("plots").glob("*.png")}
     report.main(load_params())
@@ -136,7 +136,7 @@ browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Deb
 
 @browser
 def test_a_browser_shows_all_pictures_and_requests_nothing(page: str, folder: Path, tmp_path: Path) -> None:
-    # A picture that does not load takes itself away.
+    # A picture that does not load removes itself from the page.
     (folder / "watched.html").write_text(page.replace("<img ", '<img onerror="this.remove()" '))
     dom, requested, errors = browse(folder / "watched.html", tmp_path)
     assert dom.count("<img ") == page.count("<img ")
@@ -144,7 +144,7 @@ def test_a_browser_shows_all_pictures_and_requests_nothing(page: str, folder: Pa
 
 
 @browser
-def test_the_browser_would_notice_a_request_a_broken_picture_and_a_script_error(tmp_path: Path) -> None:
+def test_the_browser_check_detects_requests_broken_pictures_and_script_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(
         '<img onerror="this.remove()" src="data:image/png;base64,AAAA"><img src="http://example.invalid/x.png">'
         "<script>nowhere()</script>"

@@ -38,14 +38,14 @@ AVX2 = pytest.mark.skipif(
 
 
 def outputs(repository: Repository) -> dict[str, str]:
-    """Of a small run, the hash of every output but the report, which names the versions of Python and the packages.
+    """Hashes of all outputs of a small run. The report is left out, because it contains versions of packages.
 
-    Of a picture, the hash of its pixels: how they are compressed may depend on the processor. Of a model, that of its
-    content without its metadata.
+    Of pictures, only the pixels count, because their compression may depend on the processor. Of models, the metadata
+    do not count.
     """
     found = {}
     for path, content in repository.bytes(*RESULTS).items():
-        if path == "metrics/seeds.csv":  # of several runs, not of this one
+        if path == "metrics/seeds.csv":  # not of this run
             continue
         found[path] = hashlib.md5(compared(path, content)).hexdigest()
     return found
@@ -64,21 +64,21 @@ def compared(path: str, content: bytes) -> bytes:
 
 
 @AVX2
-def test_a_small_run_has_the_committed_bytes_on_whatever_processor_this_is(finished: Repository) -> None:
-    """Made by `python -m tests.test_same_bytes` on an Intel Xeon with AVX-512."""
+def test_a_small_run_has_the_committed_bytes_on_this_processor(finished: Repository) -> None:
+    """The hashes were made by `python -m tests.test_same_bytes` on an Intel Xeon with AVX-512."""
     assert outputs(finished) == json.loads(COMMITTED.read_text())
 
 
 @AVX2
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.skipif("GenuineIntel" in Path("/proc/cpuinfo").read_text(), reason="this is one of Intel's processors")
-def test_a_small_run_has_the_same_bytes_on_the_path_that_mkl_takes_on_intels_processors(
+def test_a_small_run_has_the_same_bytes_with_the_code_that_mkl_uses_on_intel_processors(
     repository: Repository, finished: Repository, tmp_path: Path
 ) -> None:
     shim = tmp_path / "intel.so"
     code = "int mkl_serv_intel_cpu_true(void) { return 1; }"
     subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", shim, "-"], input=code, text=True, check=True)
-    # With MKL's own switch alone, it makes a difference.
+    # In the mode AVX2,STRICT the result depends on the vendor.
     script = "import torch; print(torch.linspace(-9, 9, 10007).exp().numpy().tobytes().hex())"
     strict = os.environ | {"MKL_CBWR": "AVX2,STRICT"}
     native, intel = (
@@ -94,14 +94,14 @@ def test_a_small_run_has_the_same_bytes_on_the_path_that_mkl_takes_on_intels_pro
 STEP = """
 import hashlib, torch
 from torch.optim import AdamW
-from stages.simclr.training import contrast
+from stages.simclr.training import loss_and_metrics
 from stages.simclr.model import SimCLR
 
 torch.manual_seed(0)
 model = SimCLR("resnet18", "imagenet", 128)
 optimizer = AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
 views = (255 * torch.rand(128, 3, 32, 32)).contiguous(memory_format=torch.channels_last)
-contrast(model(views), 0.07)[0].backward()
+loss_and_metrics(model(views), 0.07)[0].backward()
 optimizer.step()
 print(hashlib.md5(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest())
 """
@@ -112,7 +112,7 @@ print(hashlib.md5(b"".join(p.detach().numpy().tobytes() for p in model.parameter
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="there is no qemu-x86_64 (Debian's qemu-user)")
 @pytest.mark.parametrize("processor", ["Haswell", "Skylake-Client", "EPYC"])
 def test_a_training_step_has_the_same_bytes_on_an_emulated_processor(processor: str) -> None:
-    """On given views: the emulator crashes at the gathers of the augmentation's `grid_sample`."""
+    """Without the augmentation, because the emulator crashes in `grid_sample`."""
     step = [sys.executable, "-c", STEP]
     native, emulated = (
         subprocess.run([*before, *step], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -121,13 +121,13 @@ def test_a_training_step_has_the_same_bytes_on_an_emulated_processor(processor: 
     assert native == emulated
 
 
-# What MKL computes by the vendor of the processor even with MKL_CBWR=AVX2,STRICT (stages/README.md).
+# Operations that MKL computes differently for each vendor even with MKL_CBWR=AVX2,STRICT (stages/README.md).
 BY_VENDOR = {"acos", "atan", "cdist", "cholesky", "erf", "exp", "geqrf", "log", "log10", "logsumexp", "mv", "pdist",
              "sqrt", "svd", "tan"}  # fmt: skip
 
 
 class Operations(TorchDispatchMode):
-    """Collects the operations that are by vendor."""
+    """Collects the operations that depend on the processor's vendor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def tensors(items: tuple[object, ...]) -> Iterator[Tensor]:
     return (item for item in items if isinstance(item, Tensor))
 
 
-def test_a_training_step_has_no_operation_that_mkl_computes_by_vendor() -> None:
+def test_a_training_step_has_no_operation_that_mkl_computes_differently_by_vendor() -> None:
     images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     view = partial(augment, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
     model = SimCLR("resnet18", "imagenet", 128)
@@ -164,7 +164,7 @@ def test_a_training_step_has_no_operation_that_mkl_computes_by_vendor() -> None:
     assert operations.by_vendor == set()
 
 
-def test_the_trace_would_notice() -> None:
+def test_the_trace_detects_operations_that_depend_on_the_vendor() -> None:
     x = torch.rand(5, 7)
     with Operations() as operations:
         (x @ x.T).exp().logsumexp(1)
@@ -173,29 +173,29 @@ def test_the_trace_would_notice() -> None:
 
 
 @AVX2
-def test_mkl_is_compatible_but_in_pretraining() -> None:
+def test_mkl_uses_compatible_mode_except_in_pretraining() -> None:
     names = ("pretrain", "extract-features", "fit-logreg")
-    modes = [switches({}, name in arithmetic.COMPATIBLE)["MKL_CBWR"] for name in names]
+    modes = [switches({}, name in arithmetic.MKL_COMPATIBLE_STAGES)["MKL_CBWR"] for name in names]
     assert modes == ["AVX2,STRICT", "COMPATIBLE", "COMPATIBLE"]
 
 
-def test_the_libraries_of_this_process_took_their_switches() -> None:
+def test_the_libraries_of_this_process_follow_their_variables() -> None:
     verify_arithmetic(2, True)
 
 
-def test_what_differs_from_other_machines_is_said_in_a_line(
+def test_differences_from_other_machines_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     verify_arithmetic(2, False)
-    assert capsys.readouterr().out == "2 of 64 cores; `-S threads=64` is faster and gives another result\n"
+    assert capsys.readouterr().out == "using 2 of 64 cores; `-S threads=64` is faster, but changes the results\n"
     monkeypatch.setattr(arithmetic, "has_avx2", lambda: False)
     verify_arithmetic(64, True)
     assert capsys.readouterr().out.startswith("this processor has no AVX2: results will differ")
     assert "MKL_CBWR" not in switches({}, False)
 
 
-def test_the_way_out_leaves_the_kernels_to_the_libraries() -> None:
+def test_without_same_bytes_the_libraries_choose_their_kernels() -> None:
     found = switches({"same_bytes": False, "threads": 64}, True)
     assert found["OMP_NUM_THREADS"] == "64"
     assert not found.keys() & {"MKL_CBWR", *arithmetic.SAME_KERNELS}

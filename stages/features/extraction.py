@@ -16,13 +16,13 @@ from stages.runtime.progress import progress_bar
 from stages.simclr.distributed import all_reduce, rank, world_size
 from stages.simclr.encoder import Encoder
 
-PIXELS = 2**19  # of a batch: 512 images of 32x32
+PIXELS_PER_BATCH = 2**19  # 512 images of 32x32
 
 
 def folded(encoder: nn.Module) -> nn.Module:
-    """A copy to evaluate with every BatchNorm made part of the convolution before it: the same function, faster.
+    """A copy in evaluation mode with every BatchNorm folded into the convolution before it: the same function, faster.
 
-    Expects each BatchNorm to be registered right after its convolution, as in ResNets.
+    Each BatchNorm must be registered directly after its convolution, as in ResNets.
     """
     encoder = copy.deepcopy(encoder).eval()
     for parent in encoder.modules():
@@ -34,10 +34,10 @@ def folded(encoder: nn.Module) -> nn.Module:
 
 
 def extract(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> Stream:
-    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics stay as they are.
+    """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics do not change.
 
-    Several processes compute a batch each, and all of them get the features of all. So each batch is computed alike,
-    however many there are. All must read the stream.
+    Each of several processes computes whole batches, so the result does not depend on their number. Every process gets
+    all features, and every process must read the whole stream.
     """
     return Stream((len(images), encoder.features), torch.float32, _features(encoder, images, device))
 
@@ -45,7 +45,7 @@ def extract(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> St
 @torch.inference_mode()
 def _features(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> Iterator[Tensor]:
     frozen = folded(encoder).to(device)
-    size = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    size = max(1, PIXELS_PER_BATCH // (images.shape[1] * images.shape[2]))
     with progress_bar("features", len(images), "images", silent=rank() > 0) as progress:
         for first in range(0, len(images), size * world_size()):
             features = torch.zeros(min(size * world_size(), len(images) - first), encoder.features)

@@ -1,4 +1,4 @@
-"""What a model file is, in the metadata that safetensors' and onnx's own tools show."""
+"""The version of the model files, which is part of their metadata."""
 
-# Another number where the names, the metadata, or what goes in and comes out change.
+# Increase it when tensor names, metadata, inputs or outputs of the model files change.
 FORMAT = "simclr-dvc 3"

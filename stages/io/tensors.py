@@ -1,8 +1,8 @@
-"""Tensors in safetensors files, with metadata: written whole or not at all, and read by rows.
+"""Tensors in safetensors files, with metadata: written atomically and read by rows.
 
 A file may be larger than the memory: `write_tensors` takes streams, and `open_tensors` reads only the rows that are
-asked for. The library's own functions need all of a tensor at once, and map a file in a way that Linux refuses for one
-larger than the memory.
+indexed. The library's own functions need a whole tensor in memory, and they map files in a way that Linux refuses for
+files larger than the memory.
 """
 
 import json
@@ -23,7 +23,7 @@ from torch import Tensor
 from stages.io.writing import replacing
 from stages.runtime.errors import UserError, one_line
 
-DTYPES = {  # in the order in which the library puts them into a file
+DTYPES = {  # in the library's order of tensors in a file
     torch.int64: "I64",
     torch.float64: "F64",
     torch.float32: "F32",
@@ -31,14 +31,14 @@ DTYPES = {  # in the order in which the library puts them into a file
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
-READERS = 16  # rows that are asked of the disk at once
-readers = ThreadPoolExecutor(READERS)  # whose threads start when there is something to read
+DTYPES_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+READ_THREADS = 16  # the number of rows that are read from the disk at the same time
+readers = ThreadPoolExecutor(READ_THREADS)  # starts its threads at the first read
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A tensor whose rows are made while they are written, a chunk after the other, and once only."""
+    """A tensor whose rows are computed while they are written, chunk by chunk; it can be read only once."""
 
     shape: tuple[int, ...]  # (N, ...)
     dtype: torch.dtype
@@ -49,10 +49,10 @@ class Stream:
 
 
 class Rows:
-    """A tensor (N, ...) in a file. Rows are read from the disk when they are asked for."""
+    """A tensor (N, ...) in a file. Rows are read from the disk when they are indexed."""
 
     def __init__(self, path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """start: where in the file its first byte is."""
+        """start: the offset of its first byte in the file."""
         self.path, self.start, self.shape, self.dtype = path, start, shape, dtype
         self.file = os.open(path, os.O_RDONLY)
         finalize(self, os.close, self.file)
@@ -61,7 +61,7 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, which: int | slice | Tensor | np.ndarray) -> Tensor:
-        """A row, a slice, or the rows of these numbers (B,): (B, ...)."""
+        """A row, a slice, or the rows with the given indices (B,): (B, ...)."""
         every = range(len(self))
         if isinstance(which, slice):
             numbers: Sequence[int] = every[which]
@@ -78,18 +78,18 @@ class Rows:
             for place in places:
                 self._fill(rows[place], numbers[place])
 
-        list(readers.map(fill, (range(reader, len(rows), READERS) for reader in range(READERS))))
+        list(readers.map(fill, (range(reader, len(rows), READ_THREADS) for reader in range(READ_THREADS))))
         return rows
 
     def mapped(self) -> np.ndarray:
-        """All of it, not to be changed: a part is read when it is used, and dropped again where memory is short."""
+        """All of it, memory-mapped and read-only."""
         return np.memmap(self.path, np.dtype(str(self.dtype).removeprefix("torch.")), "r", self.start, self.shape)
 
     def all(self) -> Tensor:
         return self._fill(torch.empty(self.shape, dtype=self.dtype), 0)
 
     def _fill(self, into: Tensor, first: int) -> Tensor:
-        """Reads as much as the tensor holds, from row `first` on."""
+        """Fills the tensor with the rows from `first` on."""
         buffer = into.numpy().reshape(-1).view(np.uint8).data
         place = self.start + first * prod(self.shape[1:]) * self.dtype.itemsize
         while len(buffer):
@@ -106,15 +106,12 @@ class Rows:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor | Stream], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes named tensors, and what JSON can hold about them, as the library would.
-
-    Streams are read in the order in which they are given.
-    """
+    """Writes named tensors and metadata (as JSON) with the library's bytes. Streams are read in the given order."""
     streams = {
         name: tensor if isinstance(tensor, Stream) else Stream(tuple(tensor.shape), tensor.dtype, [tensor.cpu()])
         for name, tensor in tensors.items()
     }
-    # One entry only: the library writes several in an order that changes from run to run.
+    # A single entry, because the library writes several entries in an order that changes from run to run.
     header: dict[str, Any] = {"__metadata__": {"notes": json.dumps(metadata or {}, sort_keys=True)}}
     end = 0
     for name in sorted(streams, key=lambda name: (list(DTYPES).index(streams[name].dtype), name)):
@@ -135,26 +132,26 @@ def write_tensors(
 
 
 def open_tensors(path: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """The tensors of a file, to be read by rows, and its metadata. Raises UserError where it is missing or broken."""
+    """The tensors of a file, to be read by rows, and its metadata. Raises UserError if it is missing or damaged."""
     try:
-        with safe_open(path, framework="np") as checked:  # that the header fits the file
+        with safe_open(path, framework="np") as checked:  # checks that the header fits the file
             metadata = json.loads(checked.metadata()["notes"])
         if not isinstance(metadata, dict):
-            raise TypeError("has metadata of another kind")
+            raise TypeError("its metadata are not a dictionary")
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))
         del header["__metadata__"]
         return {
-            name: Rows(path, start + told["data_offsets"][0], tuple(told["shape"]), DTYPE_OF[told["dtype"]])
-            for name, told in header.items()
+            name: Rows(path, start + entry["data_offsets"][0], tuple(entry["shape"]), DTYPES_BY_NAME[entry["dtype"]])
+            for name, entry in header.items()
         }, metadata
     except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise UserError(_unreadable(path, error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The same with all of each tensor in memory."""
+    """All tensors of a file, in memory, and its metadata."""
     tensors, metadata = open_tensors(path)
     return {name: rows.all() for name, rows in tensors.items()}, metadata
 

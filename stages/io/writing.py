@@ -1,7 +1,7 @@
-"""The files that stages write, each whole or not at all.
+"""Atomic writes: a file is complete, or the old one is still there.
 
-Numbers in tables and metrics have six significant digits: enough to compare runs, few enough to read. Their bytes
-depend on the content alone (sorted keys, \\n, no dates), because DVC hashes them.
+Numbers in tables and metrics have six significant digits: enough to compare runs, few enough to read. The same content
+gives the same bytes (sorted keys, \\n, no dates), because DVC hashes the files.
 """
 
 import json
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from stages.runtime.errors import UserError, one_line
 
-if TYPE_CHECKING:  # not every stage needs it, and it takes a while to import
+if TYPE_CHECKING:  # slow to import, and not every stage needs it
     import pandas as pd
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which takes the place of `path` when the block ends well.
+    """Yields a temporary path to write to, which replaces `path` if the block succeeds.
 
-    A crash leaves the old file or none, never a part of one. What a killed process left under the temporary name,
-    the next one overwrites. Raises UserError where the disk is full or the folder can't be written.
+    After a crash, `path` is unchanged. A temporary file of a killed process is overwritten by the next one. Raises
+    UserError if the disk is full or the folder is not writable.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({one_line(error)}); make room or allow writing there, then run again"
+            f"{path}: cannot be written ({one_line(error)}); free disk space or allow writing there, then run again"
         ) from error
     finally:
         with suppress(OSError):
@@ -56,11 +56,11 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def require_room(path: Path, size: int) -> None:
-    """Raises UserError where the disk that `path` is to be on has less than `size` bytes free."""
+    """Raises UserError if the disk of `path` has less than `size` bytes free."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
         raise UserError(
             f"{path}: {size / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on its disk; "
-            "make room, then run again"
+            "free disk space, then run again"
         )

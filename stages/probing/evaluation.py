@@ -1,4 +1,4 @@
-"""Every probe of every encoder, fitted and scored side by side."""
+"""Fits and scores every probe for every task and encoder, several at the same time."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,11 +22,11 @@ from stages.runtime.progress import progress_bar
 
 class Task(NamedTuple):
     labels: str  # fine or coarse
-    classes: int  # how many of them, from the first
+    classes: int  # the number of classes, from the first on
 
 
 class FrozenFeatures:
-    """The features of every encoder, with the labels. Raises UserError where an encoder gives one vector for all."""
+    """Features of every encoder, and labels. Raises UserError if an encoder gives all images the same features."""
 
     def __init__(self, path: Path, first_classes: int) -> None:
         tensors, metadata = open_tensors(path)
@@ -40,7 +40,7 @@ class FrozenFeatures:
             of_train = self.arrays[f"train_{encoder}"]
             if (of_train == of_train[0]).all():
                 raise UserError(
-                    f"{path}: features of {encoder} are the same for all training images; are the images, too?"
+                    f"{path}: features of {encoder} are the same for all training images; check that the images differ"
                 )
 
     def splits(self, classes: str, encoder: str) -> tuple[Split, Split]:
@@ -52,18 +52,18 @@ class FrozenFeatures:
         return train.first(task.classes), test.first(task.classes)
 
     def unseen(self, classes: str) -> np.ndarray:
-        """Which test images of a task are not among the training images: (N,) bool."""
+        """Which test images of a task are not duplicates of earlier images: (N,) bool."""
         task = self.tasks[classes]
         return ~self.arrays["test_seen"][self.arrays[f"test_{task.labels}"] < task.classes]
 
     def draws(self, encoder: str, per_class: int, count: int, seed: int) -> list[Split]:
-        """So many random choices of training images, the same for every encoder."""
+        """`count` random draws of `per_class` training images, the same for every encoder."""
         train, _ = self.splits("all", encoder)
         return [train.subset(draw_labels(train.y, per_class, [seed, per_class, draw])) for draw in range(count)]
 
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:
-    """What there is to classify: no first classes where those are all, no superclasses where there are none."""
+    """The tasks by name; no task `first` if that is all classes, and no `superclasses` if there are none."""
     tasks = {"first": Task("fine", first_classes)} if first_classes < len(fine_names) else {}
     tasks["all"] = Task("fine", len(fine_names))
     return tasks if coarse_names == fine_names else tasks | {"superclasses": Task("coarse", len(coarse_names))}
@@ -73,12 +73,12 @@ class Job(NamedTuple):
     """One probe to fit and to score."""
 
     key: tuple
-    work: float  # what its time grows with
-    run: Callable[[OnFit], tuple[Any, str]]  # reports its work, and gives a result and a line about it
+    work: float  # proportional to its estimated time
+    run: Callable[[OnFit], tuple[Any, str]]  # reports its work; returns a result and a line for the log
 
 
 def probe_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
-    """Every probe for every task and encoder. Keys: probe, classes and encoder."""
+    """Every probe for every task and encoder. Keys: probe, classes (the task), encoder."""
     jobs = []
     for name, entry in PROBES.items():
         for classes in [each for each in entry.classes if each in features.tasks] or ["all"]:
@@ -108,14 +108,14 @@ def evaluate(
     rows = [on_test]
     if PROBES[name].scores_train:
         rows.insert(0, score_row("train", class_scores(probe, train.x), train.y, train.y))
-    line = f"{name}, {classes}, {encoder}: {correct.mean():.1%} of the test images"
+    line = f"{name}, {classes}, {encoder}: test accuracy {correct.mean():.1%}"
     if isinstance(probe, LogisticProbe) and not probe.converged:
         line += f", not converged (max_iter = {params.logreg.max_iter})"
     return Result(probe, rows, curve.rows if curve else [], correct), line
 
 
 def few_label_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
-    """Logistic regression of all classes with few labels. Keys: encoder and labelled images of each class."""
+    """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
     jobs = []
     fewest = np.bincount(features.arrays["train_fine"]).min()
     for encoder in features.encoders:
@@ -135,14 +135,14 @@ def few_labels(
     draws = features.draws(encoder, per_class, logreg.draws, params.seed)
     probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images, on_fit)
     accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
-    line = f"{per_class} labels of each class, {encoder}: {np.mean(accuracies):.1%} of the test images"
+    line = f"{per_class} labels per class, {encoder}: test accuracy {np.mean(accuracies):.1%}"
     if stopped := sum(not probe.converged for probe in probes):
         line += f", {stopped} of {len(probes)} fits not converged (max_iter = {logreg.max_iter})"
     return accuracies, line
 
 
 def final_work(train: Split) -> float:
-    """Of the fit to all images, about that of a usual C."""
+    """The work of the final fit, for a typical C."""
     return fit_work(len(train.y), train.classes, 0.01)
 
 
@@ -151,8 +151,8 @@ def choice(train: Split, params: FitParams) -> float:
     return choice_work(train, params.logreg.C, params.seed, params.logreg.choice_images)
 
 
-def run_side_by_side(jobs: list[Job], threads: int) -> dict[tuple, Any]:
-    """The results by their jobs' keys, in the order of the jobs; the longest are begun first."""
+def run_concurrently(jobs: list[Job], threads: int) -> dict[tuple, Any]:
+    """The results by key, in the order of the jobs; the longest jobs start first."""
     found = {}
     pool = ThreadPoolExecutor(threads)
     with progress_bar("probes", sum(job.work for job in jobs)) as progress:
@@ -162,13 +162,13 @@ def run_side_by_side(jobs: list[Job], threads: int) -> dict[tuple, Any]:
                 found[running[done].key], line = done.result()
                 progress.write(line)
         finally:
-            pool.shutdown(cancel_futures=True)  # so that a failure or Ctrl-C waits for what runs, not for all
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, only running jobs are waited for
     return {job.key: found[job.key] for job in jobs}
 
 
-def at_once(largest: Split, threads: int) -> int:
-    """How many probes the free memory is enough for, at most one for each thread."""
+def concurrent_jobs(largest: Split, threads: int) -> int:
+    """The number of probes that fit into the free memory, at most one per thread."""
     images, features = largest.x.shape
-    # The scaled features, and those of up to five folds; the class scores, of a watched fit also in float64.
+    # Scaled features and those of up to five folds, in float32; class scores in float32 and, for curves, in float64.
     needed = images * (4 * 6 * features + 32 * largest.classes)
     return max(1, min(threads, psutil.virtual_memory().available // needed))

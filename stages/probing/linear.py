@@ -1,4 +1,4 @@
-"""The reference experiment's linear layer: mini-batches and AdamW on the features as they are.
+"""The linear layer of the reference experiment: mini-batches and AdamW on unscaled features.
 
 Shapes: N images, D features, K classes.
 """
@@ -18,9 +18,9 @@ from stages.runtime.errors import UserError
 
 
 class LinearLayer:
-    """The learning rate falls to a tenth at 60 % and again at 80 % of the epochs.
+    """The learning rate is divided by ten at 60 % and at 80 % of the epochs.
 
-    curve: gets the scores after every epoch. `fit` raises UserError where the loss is not finite.
+    curve: collects the scores after every epoch. `fit` raises UserError if the loss is not finite.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LinearLayer:
         rng = Generator().manual_seed(self.seed)
         x, y = torch.tensor(features), torch.tensor(labels)
         self.layer = nn.Linear(x.shape[1], int(y.max()) + 1)
-        bound = x.shape[1] ** -0.5  # torch's own initialisation, from this generator
+        bound = x.shape[1] ** -0.5  # torch's initialisation, but with this generator
         for parameter in self.layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=rng)
         optimizer = AdamW(self.layer.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

@@ -1,4 +1,4 @@
-"""Logistic regression by scikit-learn, on features that are centred and divided by one number.
+"""Logistic regression with scikit-learn, on features that are centred and divided by one number.
 
 Shapes: N images, D features, K classes.
 """
@@ -16,35 +16,35 @@ from sklearn.model_selection import StratifiedKFold
 from stages.probing.probe import Curve, Split, class_scores
 from stages.probing.scores import cross_entropy
 
-OnFit = Callable[[float], object]
+OnFit = Callable[[float], object]  # called with the work of each fit, for the progress bar
 FOLDS = 5
-VALIDATED = 2000  # images
+VALIDATION_IMAGES = 2000
 
-# Pages of text; `converged` measures what they are about, and the stage prints it in a line.
+# `has_converged` measures convergence, and the stage prints one line about it.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 warnings.filterwarnings("ignore", message="Line Search failed")
-# It takes few images of many classes for numbers of a regression.
+# scikit-learn takes the labels of few images of many classes for a regression target.
 warnings.filterwarnings("ignore", message="The number of unique classes")
 
 
 def tolerance(C: float) -> float:
-    """The bound on the gradient of the mean loss at which a fit ends: no validation loss is off by more than 0.001.
+    """A fit ends when the gradient of the mean loss is below this bound; no validation loss is off by more than 0.001.
 
-    A larger C has the flatter optimum: there the same gradient is left farther away from it.
+    It falls with C, because the optimum is flatter: the same gradient occurs farther away from it.
     """
     return min(2e-4, 2e-5 / C**0.5)
 
 
 def fit_work(images: int, classes: int, C: float) -> float:
-    """What the time of a fit grows with; the power of C was measured from 0.0001 to 1."""
+    """The work of a fit, proportional to its estimated time; the power of C was measured from 0.0001 to 1."""
     return images * classes * C**0.3
 
 
 class Scaling:
-    """x -> (x - mean) / scale, with one scale for all features: the mean squared norm becomes D.
+    """x -> (x - mean) / scale, with one scale for all features, so that the mean squared norm is D.
 
-    Not a scale for each feature: that would blow up the features of an untrained network that are dead or nearly
-    constant, which cost it 8 points of accuracy.
+    A scale per feature would amplify the dead and nearly constant features of an untrained network, which lowered the
+    accuracy of that control by 8 points.
     """
 
     def __init__(self, x: np.ndarray) -> None:
@@ -55,24 +55,24 @@ class Scaling:
         return (x - self.mean) / self.scale
 
     def on_raw(self, model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
-        """The weight (K, D) and bias (K,) that give the model's class scores for features that are not scaled."""
+        """Weight (K, D) and bias (K,) that give the model's class scores for unscaled features."""
         weight, bias = model.coef_, model.intercept_
-        if len(weight) == 1:  # of two classes, scikit-learn keeps only the second
+        if len(weight) == 1:  # with two classes, scikit-learn has only the second
             weight, bias = (np.concatenate([np.zeros_like(array), array]) for array in (weight, bias))
         weight = weight / self.scale
         return weight, bias - weight @ self.mean
 
 
 def newton(C: float, max_iter: int) -> LogisticRegression:
-    """Newton's method keeps nothing from one iteration to the next, so that a warm start continues a fit exactly."""
+    """Uses Newton's method, which has no state besides the weights, so that a warm start continues a fit exactly."""
     return LogisticRegression(C=C, tol=tolerance(C), max_iter=max_iter, solver="newton-cg", warm_start=True)
 
 
 def has_converged(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether the gradient of the mean loss lies within the model's tolerance, but for rounding."""
+    """Whether the gradient of the mean loss is within the model's tolerance, up to rounding."""
     error = model.predict_proba(x)
     error[np.arange(len(y)), y] -= 1
-    error = error[:, -len(model.coef_) :]  # of two classes, scikit-learn fits only the second
+    error = error[:, -len(model.coef_) :]  # with two classes, scikit-learn fits only the second
     gradient = max(np.abs(error.T @ x + model.coef_ / model.C).max(), np.abs(error.sum(0)).max())
     return bool(gradient / len(y) <= 1.1 * model.tol)
 
@@ -80,7 +80,7 @@ def has_converged(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> bo
 class LogisticProbe:
     """Logistic regression with a given C.
 
-    curve: gets the scores after every iteration; the fit is the same with and without it.
+    curve: collects the scores after every iteration; it does not change the fit.
     """
 
     def __init__(self, C: float, max_iter: int, curve: Curve | None = None) -> None:
@@ -107,7 +107,7 @@ class LogisticProbe:
 class ChosenC(LogisticProbe):
     """Logistic regression with the C that has the lowest validation loss, fitted to all images.
 
-    choice_images: how many of them C is chosen on, at most. on_fit: gets the work of each fit that chooses.
+    choice_images: the maximal number of images on which C is chosen. on_fit: called after each fit of this choice.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class ChosenC(LogisticProbe):
 def validation_losses(
     train: Split, C: list[float], max_iter: int, seed: int, on_fit: OnFit = lambda _: None
 ) -> tuple[dict[float, float], bool]:
-    """The mean cross entropy (nats) of each C over the validation images of all folds, in ascending order.
+    """The mean cross entropy (nats) over the validation images of all folds, by C in ascending order.
 
-    Also whether all fits have converged. The loss and not the accuracy, which has ties and moves by whole images. The
-    features are scaled as for the final fit, by all of `train`. Each fit starts from that of the smaller C.
+    Also returns whether all fits have converged. The loss is used instead of the accuracy, which has ties. The features
+    are scaled by all of `train`, as for the final fit. Each fit starts from the fit of the next smaller C.
     """
     x = Scaling(train.x)(train.x)
     folds = [
@@ -160,19 +160,19 @@ def validation_losses(
 
 
 def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices of the images to fit and of those to validate on, for each fold.
+    """For each fold, the indices of the images to fit and of those to validate on.
 
-    Five stratified folds, fewer where a class has fewer images, so that every part holds every class (each must have
-    two). Of many images only as many folds as it takes to validate on 2,000, because the loss of so many is known well
-    enough: its spread over splits is what folds are for (2.3 points of accuracy, for one split of 100 images).
+    Five stratified folds, or fewer if a class has fewer images, so that every part has every class (each class needs
+    two images). If there are many images, only the folds that are needed to validate on 2,000: several folds reduce the
+    spread over splits, which is small for so many images (one split of 100 images: 2.3 points of accuracy).
     """
     count = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
     folds = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
-    return folds[: math.ceil(VALIDATED / (len(y) / count))]
+    return folds[: math.ceil(VALIDATION_IMAGES / (len(y) / count))]
 
 
 def choice_work(train: Split, C: list[float], seed: int, choice_images: int) -> float:
-    """Of all fits that choose C."""
+    """The work of all fits that choose C."""
     chosen_on = train.at_most(choice_images, seed)
     images = sum(len(fit) for fit, _ in validation_folds(chosen_on.y, seed))
     return sum(fit_work(images, train.classes, c) for c in C)
@@ -181,10 +181,10 @@ def choice_work(train: Split, C: list[float], seed: int, choice_images: int) -> 
 def fit_few_labels(
     draws: Sequence[Split], C: list[float], max_iter: int, seed: int, choice_images: int, on_fit: OnFit = lambda _: None
 ) -> list[LogisticProbe]:
-    """A probe for each of several draws of equally many training images.
+    """A probe for each of several draws of the same number of training images.
 
-    C is chosen on the first draw and kept for the others: which one is best depends on the number of images more than
-    on the draw, and choosing takes many times as long as fitting.
+    C is chosen on the first draw and kept for the others: the best C depends more on the number of images than on the
+    draw, and choosing takes many times as long as fitting.
     """
     first = ChosenC(C, max_iter, seed, choice_images, on_fit=on_fit).fit(draws[0].x, draws[0].y)
     return [first, *(LogisticProbe(first.C, max_iter).fit(train.x, train.y) for train in draws[1:])]

@@ -1,4 +1,4 @@
-"""Nearest neighbours: a second opinion on the features that fits nothing.
+"""Nearest neighbours: an evaluation of the features without any fitted parameters.
 
 Shapes: N images, Q images to classify, D features, K classes.
 """
@@ -10,11 +10,11 @@ from sklearn import config_context
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 TEMPERATURE = 0.07  # Wu et al. (2018), section 3.4
-DISTANCES = 256  # MB of them at once; scikit-learn's own 1024 would count for each of the probes side by side
+DISTANCE_MEMORY = 256  # MB; scikit-learn's default of 1024 applies to each of the probes that run at the same time
 
 
 class Neighbours:
-    """The nearest training images by cosine vote, each with exp(cosine / 0.07)."""
+    """The nearest training images by cosine similarity vote, each with weight exp(cosine / 0.07)."""
 
     def __init__(self, neighbours: int) -> None:
         self.neighbours = neighbours
@@ -25,8 +25,8 @@ class Neighbours:
         return self
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
-        """Logarithms of the fractions of the votes; of a class without a vote minus infinity."""
-        with config_context(working_memory=DISTANCES), np.errstate(divide="ignore"):
+        """Logarithms of the fractions of the votes; -inf for a class without votes."""
+        with config_context(working_memory=DISTANCE_MEMORY), np.errstate(divide="ignore"):
             return np.log(self.model.predict_proba(x))
 
 
@@ -35,7 +35,7 @@ def _votes(distance: np.ndarray) -> np.ndarray:
 
 
 def nearest(x: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the rows that are nearest by cosine, the nearest first: (N, D), (Q, D) -> (Q, count)."""
+    """Indices of the rows with the highest cosine similarity, in descending order: (N, D), (Q, D) -> (Q, count)."""
     return NearestNeighbors(n_neighbors=min(count, len(x)), metric="cosine").fit(x).kneighbors(
         queries, return_distance=False
     )  # fmt: skip

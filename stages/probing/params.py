@@ -5,13 +5,13 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.runtime.params import (
+    AtLeastTwo,
     Count,
     LearningRate,
     NonNegative,
     Positive,
     Section,
     Seed,
-    Several,
     StageParams,
     Threads,
 )
@@ -19,10 +19,10 @@ from stages.runtime.params import (
 
 class Logreg(Section):
     C: Annotated[list[Positive], Field(min_length=1)]
-    choice_images: Several
+    choice_images: AtLeastTwo
     max_iter: Count
-    labels_per_class: list[Several]
-    draws: Several
+    labels_per_class: list[AtLeastTwo]
+    draws: AtLeastTwo
 
 
 class Linear(Section):
@@ -33,7 +33,7 @@ class Linear(Section):
 
 
 class FitParams(StageParams):
-    first_classes: Several
+    first_classes: AtLeastTwo
     linear: Linear
     logreg: Logreg
     neighbours: Count

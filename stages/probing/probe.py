@@ -1,4 +1,4 @@
-"""What all probes share: labelled features, and scikit-learn's contract.
+"""Common to all probes: labelled features, and the interface, which is scikit-learn's.
 
 Shapes: N images, D features, K classes.
 """
@@ -12,17 +12,17 @@ from stages.probing.scores import scores
 
 
 class Probe(Protocol):
-    """What scikit-learn's own classifiers are: one of them can be used as it is."""
+    """The interface of scikit-learn's classifiers, so any of them is a probe."""
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        """x (N, D) float32 features, y (N,) class numbers from 0 to K - 1."""
+        """x (N, D) float32 features, y (N,) classes from 0 to K - 1."""
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
-        """(N, D) -> (N, K) class scores, whose softmax are probabilities; of two classes (N,) as in scikit-learn."""
+        """(N, D) -> (N, K) class scores, whose softmax are probabilities; (N,) for two classes, as in scikit-learn."""
 
 
 def class_scores(probe: Probe, x: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, K) class scores, also of two classes."""
+    """(N, D) -> (N, K) class scores, also for two classes."""
     z = probe.decision_function(x)
     return np.stack([np.zeros_like(z), z], 1) if z.ndim == 1 else z
 
@@ -46,7 +46,7 @@ class Split:
         return Split(self.x[rows], self.y[rows])
 
     def at_most(self, images: int, seed: int) -> "Split":
-        """About so many random images, equally many of each class where there are more, at least two."""
+        """About `images` random images, the same number of each class (at least two); all if there are fewer."""
         if len(self.y) <= images:
             return self
         per_class = max(2, images // self.classes)
@@ -66,6 +66,6 @@ class Curve:
 
 
 def draw_labels(y: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:
-    """Indices of so many random images of each class: (N,) class numbers -> (K * per_class,)."""
+    """Indices of `per_class` random images of each class: (N,) class numbers -> (K * per_class,)."""
     order = np.random.default_rng(seed).permutation(len(y))
     return np.concatenate([order[y[order] == label][:per_class] for label in np.unique(y)])

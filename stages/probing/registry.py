@@ -1,6 +1,6 @@
-"""All probes: what each is made of, and which classes it is fitted to.
+"""All probes, and the tasks for which each is fitted.
 
-A new one is a class with scikit-learn's `fit` and `decision_function`, and a line here.
+To add a probe, write a class with scikit-learn's `fit` and `decision_function`, and add a line to `PROBES`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from stages.probing.probe import Curve, Probe
 class Entry(NamedTuple):
     make: Callable[[FitParams, Curve | None, OnFit], Probe]
     classes: tuple[str, ...]  # of: first, all, superclasses
-    scores_train: bool = True  # false where a training image is its own best evidence
+    scores_train: bool = True  # False if a training image would be its own nearest neighbour
 
 
 def _logreg(params: FitParams, curve: Curve | None, on_fit: OnFit) -> ChosenC:

@@ -1,4 +1,4 @@
-"""How good a probe is, and how sure one can be of that.
+"""Scores of a probe, with confidence intervals.
 
 Shapes: N images, K classes.
 """
@@ -10,37 +10,37 @@ from scipy.special import log_softmax
 from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
-BINS = 15  # of the calibration, as Guo et al. (2017)
+BINS = 15  # for the calibration error, as in Guo et al. (2017)
 
 
 def scores(z: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy, top-5 accuracy and mean cross entropy (nats) of class scores (N, K) for the classes (N,)."""
+    """Accuracy, top-5 accuracy and mean cross entropy (nats) of class scores (N, K) for the true classes (N,)."""
     rank = rank_of_truth(z, y)
     return {"accuracy": float((rank <= 1).mean()), "top5": float((rank <= 5).mean()), "loss": cross_entropy(z, y)}
 
 
 def rank_of_truth(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The rank of the true class among the scores (N, K), 1 at best: (N,). A NaN or a tie counts against it."""
+    """The rank of the true class among the scores (N, K), 1 at best: (N,). A NaN or a tie counts as an error."""
     return (~(z < np.take_along_axis(z, y[:, None], 1))).sum(1)
 
 
 def cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
-    """Mean of (N,), from the class scores in float64: a float32 probability has no logarithm below -16."""
+    """Mean cross entropy (nats), in float64 from the class scores, because float32 is too coarse near probability 1."""
     return -float(np.take_along_axis(log_softmax(z.astype(np.float64), axis=1), y[:, None], 1).mean())
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy over so many test images (Wilson's score interval)."""
+    """The 95 % interval of an accuracy over a number of test images (Wilson's score interval)."""
     low, high = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, method="wilson")
     return float(low), float(high)
 
 
 def paired_gain(correct: np.ndarray, correct_of_control: np.ndarray) -> tuple[float, float, float]:
-    """The accuracy of one probe less that of another on the same N test images, with its 95 % interval.
+    """The difference in accuracy of two probes on the same N test images, with its 95 % interval.
 
     correct, correct_of_control: (N,) bool. Agresti and Min (2005): a Wald interval for paired proportions after adding
     half an image to each cell of the 2 x 2 table. It is narrower than the intervals of the two accuracies suggest,
-    because images that both classify alike tell nothing about the difference.
+    because only images on which the probes differ contribute.
     """
     images = len(correct) + 2
     won, lost = (float((a & ~b).sum()) + 0.5 for a, b in ((correct, correct_of_control), (correct_of_control, correct)))
@@ -50,10 +50,7 @@ def paired_gain(correct: np.ndarray, correct_of_control: np.ndarray) -> tuple[fl
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Mean distance between confidence and accuracy in bins of equal width, weighted by their images.
-
-    The expected calibration error of Guo et al. (2017), equation 3. confidence, correct: (N,).
-    """
+    """The expected calibration error of Guo et al. (2017), equation 3. confidence, correct: (N,)."""
     bins = np.ceil(confidence * BINS).clip(1, BINS)
     gaps = [abs(confidence[bins == each].mean() - correct[bins == each].mean()) for each in np.unique(bins)]
     images = [float((bins == each).mean()) for each in np.unique(bins)]

@@ -1,4 +1,4 @@
-"""The tables and metrics that the fitted probes give.
+"""Tables and metrics of the fitted probes.
 
 Shapes: N images, K classes.
 """
@@ -22,16 +22,16 @@ SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
 class Result:
     probe: Probe
     scores: list[dict[str, Any]]  # a row per split
-    curve: list[dict[str, Any]]  # a row per step and split; empty where the fit was not watched
+    curve: list[dict[str, Any]]  # a row per step and split; empty if the fit was not recorded
     correct: np.ndarray  # (N,) bool, of the test images
 
 
-Results = dict[tuple[str, str, str], Result]  # of a probe, classes and an encoder
+Results = dict[tuple[str, str, str], Result]  # by probe, classes and encoder
 
 
 def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> dict[str, Any]:
     found = scores(z, y)
-    # The interval is about images that the probe has not seen.
+    # An interval makes sense only for images that the probe has not seen.
     low, high = interval(found["accuracy"], len(y)) if split == "test" else (np.nan, np.nan)
     correct = rank_of_truth(z, y) <= 1
     return {
@@ -43,7 +43,7 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
         "balanced_accuracy": pd.Series(correct).groupby(y).mean().mean(),
         "majority": float((y == np.bincount(train_y).argmax()).mean()),
         "top5": found["top5"],
-        # Not finite where a true class has none of the neighbours' votes.
+        # Not finite if a true class got no votes from the nearest neighbours.
         "loss": found["loss"] if np.isfinite(found["loss"]) else np.nan,
         "calibration_error": calibration_error(softmax(z, axis=1).max(1), correct),
     }
@@ -58,7 +58,7 @@ def score_table(results: Results) -> pd.DataFrame:
 
 
 def gain_table(results: Results) -> pd.DataFrame:
-    """The accuracy of SimCLR's probe less that of each control's on the same test images, with the interval."""
+    """The gain in accuracy of SimCLR's probe over that of each control on the same test images, with its interval."""
     rows = []
     for (probe, classes, control), result in results.items():
         if control != "simclr":
@@ -69,9 +69,9 @@ def gain_table(results: Results) -> pd.DataFrame:
 
 
 def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> list[str]:
-    """Reasons to doubt the numbers, a line each."""
+    """Reasons to doubt the results: one line each."""
     lines = [
-        f"logreg, {row.classes}, {row.encoder}: C = {row.C:g} is at the edge of logreg.C; a wider range may be better"
+        f"logreg, {row.classes}, {row.encoder}: C = {row.C:g} is at the edge of the range logreg.C; try a wider range"
         for row in choice[choice.chosen == 1].itertuples()
         if row.C in (min(C), max(C))
     ]
@@ -80,13 +80,13 @@ def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> li
         if (rows.accuracy_low <= rows.majority).all():
             fraction = rows.majority.iloc[0]
             lines.append(
-                f"{probe}, {classes}: no encoder is shown to be better than the most frequent class ({fraction:.1%})"
+                f"{probe}, {classes}: no encoder is significantly better than the most frequent class ({fraction:.1%})"
             )
     return lines
 
 
 def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, Any]:
-    """The numbers that one compares between experiments: test accuracies, and the gain over the best control."""
+    """The metrics to compare experiments: test accuracies, and SimCLR's gain over the best control."""
     metrics: dict[str, Any] = {}
     for name, probe, classes in (
         ("first", "logreg", first),
@@ -96,7 +96,7 @@ def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, 
         ("neighbours", "neighbours", "all"),
     ):
         tested = table[(table.probe == probe) & (table.classes == classes) & (table.split == "test")]
-        if tested.empty:  # there are no superclasses
+        if tested.empty:  # if there are no superclasses
             continue
         metrics[name] = dict(zip(tested.encoder, tested.accuracy, strict=True))
         least = gains[(gains.probe == probe) & (gains.classes == classes)].sort_values("gain").iloc[0]
@@ -124,9 +124,9 @@ def choice_table(results: Results) -> pd.DataFrame:
 
 
 def label_efficiency(drawn: dict[tuple[str, int], list[float]], images: int, table: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of all classes: a row per encoder, number of labelled images of each class and draw of them.
+    """Test accuracy of all classes: a row per encoder, number of labelled images per class, and draw.
 
-    The last number is all images, with one row because there is nothing to draw.
+    The last number is that of all images, with a single row.
     """
     rows = [
         {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}
@@ -142,7 +142,7 @@ def label_efficiency(drawn: dict[tuple[str, int], list[float]], images: int, tab
 
 
 def neighbour_table(features: dict[str, np.ndarray], encoders: list[str], names: list[str], seed: int) -> pd.DataFrame:
-    """A random test image of each of some random classes, and the training images nearest to it for each encoder."""
+    """Random test images of different classes, and the nearest training images of each for every encoder."""
     fine = features["test_fine"]
     one_of_each = draw_labels(fine, 1, [seed])
     chosen = np.random.default_rng(seed).permutation(len(one_of_each))[:SHOWN_QUERIES]

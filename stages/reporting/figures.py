@@ -1,6 +1,7 @@
-"""The charts and pictures of the report, drawn from saved tables.
+"""The figures of the report, drawn from saved tables.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dashes and markers too.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish; lines also differ in dashes and
+markers.
 """
 
 import io
@@ -23,16 +24,16 @@ from stages.io.tensors import Rows
 from stages.reporting.summaries import ENCODERS, PROBES, accuracy_of_classes, groups, reliability, surest_mistakes
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
-# Colour and marker of each encoder, everywhere.
+# Colour and marker of each encoder in all figures.
 STYLES = {"pixels": (GRAY, "s"), "untrained": (ORANGE, "D"), "imagenet": (PURPLE, "^"), "simclr": (BLUE, "o")}
-TEN = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
-MARKERS = "o^"  # of the first ten classes, and of ten more
-LISTED = 10  # classes at either end that are named
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
+MARKERS = "o^"  # for the first ten classes, and for ten more
+LISTED_CLASSES = 10  # the number of best and of worst classes with a name
 SHOWN_MISTAKES = 16
-SIZE = (5.6, 3.7)  # inches, of one panel
-GAP, APART = 0.1, 0.4  # between images, and between blocks of them, in the sides of one
-LETTERS = 28  # of a name that fit above an image, beside an axis and in a legend
-# For names in scripts that matplotlib's own font lacks, where the system has them (Debian's package fonts-noto).
+SIZE = (5.6, 3.7)  # of one panel, in inches
+IMAGE_GAP, BLOCK_GAP = 0.1, 0.4  # between images and between blocks of images; the side of an image is 1
+MAX_LABEL_LENGTH = 28  # letters that fit above an image, next to an axis and in a legend
+# For scripts that matplotlib's font does not cover, if the system has these fonts (Debian's package fonts-noto).
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Thai",
                   "Noto Sans Devanagari", "WenQuanYi Zen Hei", "Unifont")  # fmt: skip
 
@@ -48,7 +49,7 @@ def draw(
     views: Mapping[str, Tensor],
     results: dict[str, Any],
 ) -> dict[str, Figure]:
-    """All of them by name. tables: those of plots/data and `neighbours`; results: as `results_of` gives them."""
+    """All figures by name. tables: those of plots/data and `neighbours`; results: of `results_of`."""
     predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
     heldout = pretrain[pretrain.split == "heldout"].set_index("epoch")
     names = groups(predictions)
@@ -65,14 +66,14 @@ def draw(
         "accuracy": draw_accuracies(results),
         "curves": draw_curves(pretrain, of_all),
         "label_efficiency": draw_label_efficiency(tables["label_efficiency"]),
-        "loss": draw_pretraining(_of_both(pretrain, "loss"), "Contrastive loss", "NT-Xent (nats)"),
+        "loss": draw_pretraining(_by_split(pretrain, "loss"), "Contrastive loss", "NT-Xent (nats)"),
         "top1": draw_pretraining(
-            _of_both(pretrain, "top1"), "Views that find their partner first", "fraction of views", percent=True
+            _by_split(pretrain, "top1"), "Contrastive top-1 accuracy", "fraction of views", percent=True
         ),
         "alignment": draw_pretraining(
-            {"alignment: partners apart": heldout.alignment, "uniformity: others together": heldout.uniformity},
+            {"alignment of positive pairs": heldout.alignment, "uniformity of different images": heldout.uniformity},
             "Alignment and uniformity, held-out images",
-            "both are better when lower",
+            "lower is better",
         ),
         "rank": draw_pretraining({"": heldout["rank"]}, "Effective rank of the embeddings, held-out images", "RankMe"),
         "C": draw_choice_of_c(choice[choice.classes == "all"]),
@@ -87,8 +88,8 @@ def draw(
 
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Test accuracy with its interval, a line per probe."""
-    figure, axis = _panel("", "test accuracy and its 95 % interval", "", (9.5, 0.5 * len(results) + 1.1))
+    """Test accuracy with its interval, a row per probe."""
+    figure, axis = _panel("", "test accuracy with 95 % interval", "", (9.5, 0.5 * len(results) + 1.1))
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color="#e5e5e5")
     for row, result in enumerate(results.values()):
@@ -110,8 +111,8 @@ def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def draw_label_efficiency(table: pd.DataFrame) -> Figure:
-    """Test accuracy against labelled images of each class (logarithmic), with the spread over the draws."""
-    figure, axis = _panel("Label efficiency, all classes", "labelled images of each class", "test accuracy")
+    """Test accuracy against labelled images per class (logarithmic), with the spread over the draws."""
+    figure, axis = _panel("Label efficiency, all classes", "labelled images per class", "test accuracy")
     for encoder, of_encoder in table.groupby("encoder", sort=False):
         colour, marker = STYLES[encoder]
         draws = of_encoder.groupby("images_per_class").accuracy
@@ -126,32 +127,32 @@ def draw_label_efficiency(table: pd.DataFrame) -> Figure:
 
 
 def draw_curves(pretrain: pd.DataFrame, fits: pd.DataFrame) -> Figure:
-    """Loss and accuracy of pretraining, and of the logistic regression of all classes, in four panels.
+    """Loss and accuracy of pretraining and of the logistic regression of all classes, in four panels.
 
-    pretrain: epoch, split, loss, top1; fits: encoder, split, step, loss, accuracy. Training is dashed.
+    pretrain: epoch, split, loss, top1; fits: encoder, split, step, loss, accuracy. Training curves are dashed.
     """
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     of_pretraining, of_probe = figure.subplots(2, 2)
     panels = {
         "loss": ("Pretraining: contrastive loss", "NT-Xent (nats)"),
-        "top1": ("Pretraining: views that find their partner first", "fraction of views"),
+        "top1": ("Pretraining: contrastive top-1 accuracy", "fraction of views"),
     }
     for axis, (column, (title, y)) in zip(of_pretraining, panels.items(), strict=True):
         _style(axis, title, "epoch", y)
-        _plot_epochs(axis, _of_both(pretrain, column), percent=column == "top1")
+        _plot_epochs(axis, _by_split(pretrain, column), percent=column == "top1")
     for axis, column, y in zip(of_probe, ("loss", "accuracy"), ("cross entropy (nats)", "accuracy"), strict=True):
         _style(axis, f"Logistic regression, all classes: {y.partition(' (')[0]}", "iteration", y)
         _plot_fits(axis, fits, column)
     return figure
 
 
-def _of_both(pretrain: pd.DataFrame, column: str) -> dict[str, pd.Series]:
+def _by_split(pretrain: pd.DataFrame, column: str) -> dict[str, pd.Series]:
     splits = {"training views": "train", "held-out images": "heldout"}
     return {label: pretrain[pretrain.split == split].set_index("epoch")[column] for label, split in splits.items()}
 
 
 def draw_pretraining(lines: Mapping[str, pd.Series], title: str, y: str, percent: bool = False) -> Figure:
-    """Lines over the epochs, by their labels."""
+    """Lines over the epochs. lines: by label."""
     figure, axis = _panel(title, "epoch", y)
     _plot_epochs(axis, lines, percent)
     return figure
@@ -186,7 +187,7 @@ def _plot_fits(axis: Axes, table: pd.DataFrame, column: str) -> None:
 
 
 def draw_choice_of_c(table: pd.DataFrame) -> Figure:
-    """Validation loss against C (logarithmic), the chosen one filled."""
+    """Validation loss against C (logarithmic); the marker of the chosen C is filled."""
     figure, axis = _panel("Choice of C, all classes", "C (inverse regularisation)", "validation loss (nats)")
     for encoder, line in table.groupby("encoder", sort=False):
         colour, marker = STYLES[encoder]
@@ -194,12 +195,12 @@ def draw_choice_of_c(table: pd.DataFrame) -> Figure:
         chosen = line[line.chosen == 1]
         axis.plot(chosen.C, chosen.loss, marker, color=colour)
     _log_x(axis, sorted(table.C.unique()))
-    axis.legend(title="filled: chosen", title_fontsize=9)
+    axis.legend(title="filled: chosen C", title_fontsize=9)
     return figure
 
 
 def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
-    """Accuracy against confidence; the area of a point grows with its images."""
+    """Accuracy against confidence; the area of a point grows with the number of its images."""
     figure, axis = _panel("Calibration after SimCLR, all classes", "confidence of the probe", "accuracy")
     axis.plot([0, 1], [0, 1], "--", color=GRAY, label="perfectly calibrated")
     axis.plot(bins.confidence, bins.accuracy, color=BLUE)
@@ -214,7 +215,7 @@ def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
 
 
 def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """A row per actual group of classes: where the probe puts its test images, in percent."""
+    """The confusion matrix in percent of each row; a row per actual group of classes."""
     counts = pd.crosstab(predictions.actual_group, predictions.predicted_group)
     counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -226,23 +227,23 @@ def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
         if value >= 0.5:
             colour = "white" if value > 60 else "black"
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.set_xticks(range(len(names)), map(brief, names), rotation=90)
-    axis.set_yticks(range(len(names)), map(brief, names))
-    axis.set(xlabel="predicted", ylabel="actual", title="Where the test images of each class go (%)")
+    axis.set_xticks(range(len(names)), map(short_label, names), rotation=90)
+    axis.set_yticks(range(len(names)), map(short_label, names))
+    axis.set(xlabel="predicted", ylabel="actual", title="Confusion matrix (% of each actual class)")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
 
 
 def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
-    """Sorted accuracy of the classes; of many, the worst and the best."""
+    """Sorted accuracy of the classes; if there are many, only the worst and the best."""
     rows = list(accuracies.items())
-    if len(rows) > 2 * LISTED:
-        rows = [*rows[:LISTED], ("…", np.nan), *rows[-LISTED:]]
+    if len(rows) > 2 * LISTED_CLASSES:
+        rows = [*rows[:LISTED_CLASSES], ("…", np.nan), *rows[-LISTED_CLASSES:]]
     figure, axis = _panel("Accuracy of the classes", "test accuracy", "", (5.6, 0.24 * len(rows) + 1.1))
     axis.grid(axis="y", visible=False)
     axis.barh(range(len(rows)), [accuracy for _, accuracy in rows], color=BLUE, height=0.7)
-    axis.set_yticks(range(len(rows)), [brief(name) for name, _ in rows])
+    axis.set_yticks(range(len(rows)), [short_label(name) for name, _ in rows])
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
     axis.margins(y=0.01)
@@ -262,20 +263,20 @@ def draw_maps(maps: pd.DataFrame, group_of: Mapping[str, str], names: Sequence[s
         points = maps[maps.encoder == encoder]
         handles = []
         for number, name in enumerate(names):
-            colour, marker = TEN[number % len(TEN)], MARKERS[number // len(TEN)]
+            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number // len(PALETTE)]
             of_group = points[points["class"].map(group_of) == name]
             handles.append(axis.scatter(of_group.x, of_group.y, 14, color=colour, marker=marker, linewidth=0))
         axis.set(title=ENCODERS[encoder], xticks=[], yticks=[])
         axis.spines[:].set_color("#cccccc")
-    # Handed over, because matplotlib leaves out a label that begins with _.
-    labels = list(map(brief, names))
+    # Passed explicitly, because matplotlib's automatic legend omits labels that begin with _.
+    labels = list(map(short_label, names))
     columns = int(figure.get_figwidth() / (0.4 + 0.09 * max(map(len, labels))))  # inches
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, columns, len(names)), markerscale=1.6)
     return figure
 
 
 def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
-    """A row of images above their first and second views; each (N, H, W, 3) uint8."""
+    """A row of images above their first and second views; all (N, H, W, 3) uint8."""
     figure = Figure(figsize=(1.1 * len(images) + 0.9, 3.5), layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
     for row, (label, pictures) in enumerate((("image", images), ("view 1", first), ("view 2", second))):
@@ -286,37 +287,37 @@ def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
 
 
 def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_images: Rows | Tensor) -> Figure:
-    """A row per test image, and its nearest training images for each encoder, framed if of the same class.
+    """A row per test image with its nearest training images for each encoder; those of the same class have a frame.
 
-    table: encoder, image, class, rank, neighbour, neighbour_class. The images (N, H, W, 3) uint8.
+    table: encoder, image, class, rank, neighbour, neighbour_class. Images: (N, H, W, 3) uint8.
     """
     queries = table.drop_duplicates("image").set_index("image")["class"]
     row_of = {image: row for row, image in enumerate(queries.index)}
     encoders = list(table.encoder.unique())
     nearest = int(table["rank"].max())
-    # In one panel, an image a unit: a panel for each of them would take seconds to lay out.
-    width = 1 + len(encoders) * (APART + nearest)
+    # All in one panel, each image with side 1: the layout of a panel per image would take seconds.
+    width = 1 + len(encoders) * (BLOCK_GAP + nearest)
     figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
     axis = figure.subplots()
     axis.text(0, -0.1, "image")
     for image, row in row_of.items():
-        _picture(axis, test_images[image], (0, 1 - GAP, row + 1 - GAP, row))
-    starts = {encoder: 1 + APART + block * (nearest + APART) for block, encoder in enumerate(encoders)}
+        _picture(axis, test_images[image], (0, 1 - IMAGE_GAP, row + 1 - IMAGE_GAP, row))
+    starts = {encoder: 1 + BLOCK_GAP + block * (nearest + BLOCK_GAP) for block, encoder in enumerate(encoders)}
     for encoder, start in starts.items():
         axis.text(start, -0.1, f"nearest, {ENCODERS[encoder]}")
     for found in table.to_dict("records"):
         row, left = row_of[found["image"]], starts[found["encoder"]] + found["rank"] - 1
-        _picture(axis, train_images[found["neighbour"]], (left, left + 1 - GAP, row + 1 - GAP, row))
+        _picture(axis, train_images[found["neighbour"]], (left, left + 1 - IMAGE_GAP, row + 1 - IMAGE_GAP, row))
         if found["neighbour_class"] == found["class"]:
-            axis.add_patch(Rectangle((left, row), 1 - GAP, 1 - GAP, fill=False, color=BLUE, linewidth=3))
-    axis.set_yticks(np.arange(len(queries)) + (1 - GAP) / 2, map(brief, queries), fontsize=9)
+            axis.add_patch(Rectangle((left, row), 1 - IMAGE_GAP, 1 - IMAGE_GAP, fill=False, color=BLUE, linewidth=3))
+    axis.set_yticks(np.arange(len(queries)) + (1 - IMAGE_GAP) / 2, map(short_label, queries), fontsize=9)
     axis.tick_params(length=0)
-    axis.set(xlim=(-GAP / 2, width), ylim=(len(queries), -0.4))
+    axis.set(xlim=(-IMAGE_GAP / 2, width), ylim=(len(queries), -0.4))
     return figure
 
 
 def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
-    """The wrong test images with their actual and predicted classes. images (N, H, W, 3) uint8, all of them."""
+    """Misclassified test images with their actual and predicted classes. images: all test images (N, H, W, 3) uint8."""
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
     figure = Figure(figsize=(1.9 * columns, 2.4 * rows), layout="constrained")
@@ -325,13 +326,13 @@ def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
         axis.set_axis_off()
     for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
         _picture(axis, images[wrong.image])
-        lines = (wrong.actual, f"not {wrong.predicted}", f"({100 * wrong.confidence:.0f} % sure)")
-        axis.set_title("\n".join(textwrap.fill(line, LETTERS) for line in lines), fontsize=8)
+        lines = (wrong.actual, f"not {wrong.predicted}", f"(confidence {100 * wrong.confidence:.0f} %)")
+        axis.set_title("\n".join(textwrap.fill(line, MAX_LABEL_LENGTH) for line in lines), fontsize=8)
     return figure
 
 
 def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, float] | None = None) -> None:
-    """An image at `extent` (left, right, bottom, top), or alone in its panel."""
+    """An image at `extent` (left, right, bottom, top), or filling its panel."""
     axis.imshow(picture.numpy(), interpolation="nearest", extent=extent)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
@@ -363,14 +364,14 @@ def _as_percent(axis: Axes) -> None:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The same bytes for the same figure: DVC hashes them, so there is no date in them."""
+    """The same figure gives the same bytes, without a date, because DVC hashes them."""
     png = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
         figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
     return png.getvalue()
 
 
-def brief(name: str) -> str:
-    """Cut to what fits."""
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+def short_label(name: str) -> str:
+    """The name, truncated if it is too long."""
+    return name if len(name) <= MAX_LABEL_LENGTH else f"{name[: MAX_LABEL_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""The report in HTML, and the model card in the form of Hugging Face: YAML with the metrics, then text."""
+"""The report in HTML, and the model card in Hugging Face's format: YAML with the metrics, then text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from stages.reporting.summaries import ENCODERS, answer, points, results_of
+from stages.reporting.summaries import ENCODERS, conclusion, points, results_of
 
 DATASETS = {
     "sample": "the embedded sample of generated textures",
@@ -17,7 +17,7 @@ DATASETS = {
 
 
 def render(template: str, **content: Any) -> str:
-    """A template of this folder with its content, which is text and not markup in HTML."""
+    """A template of this folder filled with `content`, which is escaped in HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=".html" in template,
@@ -47,5 +47,5 @@ def model_card(
         encoder=encoder,
         encoders={name: ENCODERS[name] for name in scores.encoder.unique()},
         results=results_of(scores, gains, tasks),
-        answer=answer(scores, gains, tables["label_efficiency"]),
+        conclusion=conclusion(scores, gains, tables["label_efficiency"]),
     )

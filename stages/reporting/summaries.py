@@ -1,4 +1,4 @@
-"""Sums and means of the saved tables for the report, made by pandas.
+"""Summaries of the saved tables for the report.
 
 `predictions` has a row per test image: image, actual, predicted, confidence, actual_group, predicted_group.
 """
@@ -10,30 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-BINS = 15  # of the calibration, as Guo et al. (2017)
+BINS = 15  # of the reliability diagram, as in Guo et al. (2017)
 
-# What the page calls encoders and probes, in this order.
+# Names of encoders and probes in the report, in this order.
 ENCODERS = {"pixels": "raw pixels", "untrained": "untrained", "imagenet": "ImageNet", "simclr": "SimCLR"}
-IN_A_SENTENCE = {
+CONTROL_PHRASES = {
     "pixels": "raw pixels",
     "untrained": "features of the untrained network",
     "imagenet": "features of the network with ImageNet's weights",
 }
 PROBES = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
 
-
-# Columns that are text, even if a class is called 7 or nan.
-TEXT = ("actual", "actual_group", "class", "classes", "control", "encoder", "neighbour_class", "predicted",
+# Text columns, even if a class is called 7 or nan.
+TEXT_COLUMNS = ("actual", "actual_group", "class", "classes", "control", "encoder", "neighbour_class", "predicted",
         "predicted_group", "probe", "split", "superclass")  # fmt: skip
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return table.fillna(dict.fromkeys(TEXT, ""))
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(TEXT_COLUMNS, ""))
 
 
 def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What the main table shows: a row per probe and classes. classes: what the page calls them."""
+    """The rows of the main table by title: one per probe and classes. classes: names of the classes in the report."""
     rows = {}
     for (probe, name), of_probe in scores.groupby(["probe", "classes"], sort=False):
         test, train = (of_probe[of_probe.split == split].set_index("encoder") for split in ("test", "train"))
@@ -48,36 +47,36 @@ def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, 
     return rows
 
 
-def answer(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame) -> str:
-    """What the run has shown, in a sentence or two: logistic regression of all classes, SimCLR and the best control.
+def conclusion(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame) -> str:
+    """One or two sentences that compare SimCLR with the best control, by logistic regression of all classes.
 
-    A difference counts where its paired 95 % interval does not hold zero. Few labels are said to be enough where with
-    so many and with more of them SimCLR was in every draw at least as good as the control with all labels, and the
-    control itself in no draw.
+    A difference is significant if its paired 95 % interval excludes zero. A smaller number of labels is reported if,
+    with this number and every larger one, SimCLR was at least as good in every draw as the control with all labels,
+    and the control itself reached that in no draw.
     """
     of_all = scores[(scores.probe == "logreg") & (scores.classes == "all")].set_index(["split", "encoder"])
     accuracy = of_all.loc["test"].accuracy
     control = accuracy.drop("simclr").idxmax()
     gain = gains[(gains.probe == "logreg") & (gains.classes == "all")].set_index("control").loc[control]
-    best, labels = IN_A_SENTENCE[control], int(of_all.loc[("train", "simclr"), "images"])
+    best, labels = CONTROL_PHRASES[control], int(of_all.loc[("train", "simclr"), "images"])
     result = (
-        f"logistic regression on SimCLR's features is right for {100 * accuracy.simclr:.1f} % of the test images, "
-        f"against {100 * accuracy[control]:.1f} %: {points(gain.gain)} points "
+        f"logistic regression classifies {100 * accuracy.simclr:.1f} % of the test images correctly with SimCLR's "
+        f"features and {100 * accuracy[control]:.1f} % with {best}: {points(gain.gain)} points "
         f"(95 % interval {points(gain.gain_low)} to {points(gain.gain_high)})."
     )
     if gain.gain_high < 0:
-        said = f"{best[0].upper()}{best[1:]} are better than SimCLR's features: with all"
+        start = f"{best[0].upper()}{best[1:]} are better than SimCLR's features: with all"
     elif gain.gain_low <= 0:
-        said = f"Between SimCLR's features and {best} these test images show no difference: with all"
+        start = f"These test images show no significant difference between SimCLR's features and {best}: with all"
     else:
-        enough = _enough(efficiency, accuracy, control)
-        few = f"With {enough} labelled images of each class SimCLR's features do what {best} need all for. "
-        said = f"{few if enough else ''}With all"
-    return f"{said} {labels} labelled images, {result}"
+        count = _sufficient_labels(efficiency, accuracy, control)
+        few = f"With {count} labelled images per class, SimCLR's features match {best} with all labelled images. "
+        start = f"{few if count else ''}With all"
+    return f"{start} {labels} labelled images, {result}"
 
 
-def _enough(efficiency: pd.DataFrame, accuracy: pd.Series, control: str) -> int | None:
-    """How few labelled images of each class are enough for SimCLR to do what a control needs all for."""
+def _sufficient_labels(efficiency: pd.DataFrame, accuracy: pd.Series, control: str) -> int | None:
+    """The smallest number of labelled images per class with which SimCLR matches a control with all labelled images."""
     drawn = efficiency[efficiency.images_per_class < efficiency.images_per_class.max()]
     draws = drawn.groupby(["encoder", "images_per_class"]).accuracy.agg(["min", "max"])
     if drawn.empty or (draws.loc[control, "max"] >= accuracy[control]).any():
@@ -91,7 +90,7 @@ def points(fraction: float) -> str:
 
 
 def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
-    """A row per non-empty bin of confidence (equal widths): mean confidence, accuracy, number of images."""
+    """A row per non-empty bin of confidence (equal width): mean confidence, accuracy, number of images."""
     correct = predictions.predicted == predictions.actual
     bins = np.ceil(predictions.confidence * BINS).clip(1, BINS)
     table = pd.DataFrame({"confidence": predictions.confidence, "accuracy": correct, "images": 1}).groupby(bins)
@@ -105,7 +104,7 @@ def accuracy_of_classes(predictions: pd.DataFrame) -> pd.Series:
 
 
 def confused_pairs(predictions: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """Actual and wrongly predicted class, the most frequent pair first; fraction: of the images of the actual class."""
+    """The most frequent pairs of actual and wrongly predicted class; fraction: of the images of the actual class."""
     wrong = predictions[predictions.predicted != predictions.actual]
     pairs = wrong.groupby(["actual", "predicted"]).size().sort_values(ascending=False, kind="stable")
     table = pairs.iloc[:count].rename("images").reset_index()
@@ -114,12 +113,12 @@ def confused_pairs(predictions: pd.DataFrame, count: int) -> list[dict[str, Any]
 
 
 def surest_mistakes(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The wrong images with the highest confidence, in its order."""
+    """The misclassified images with the highest confidence, the highest first."""
     wrong = predictions[predictions.predicted != predictions.actual]
     return wrong.sort_values("confidence", ascending=False, kind="stable").iloc[:count]
 
 
 def groups(predictions: pd.DataFrame) -> list[str]:
-    """The names of all groups of classes, in alphabetical order but for a last one that holds the rest."""
+    """The names of all groups of classes in alphabetical order, with `all others` at the end."""
     names = set(predictions.actual_group) | set(predictions.predicted_group)
     return sorted(names, key=lambda name: (name == "all others", name))

@@ -1,7 +1,7 @@
 """The inputs of a stage, as dvc.yaml lists them: code, data and parameters. A stage fails if they change while it runs.
 
-DVC hashes the dependencies of a stage when its command has ended. Code that was edited in the meantime would be
-recorded as what the result was made with, although it never ran. A stage that fails is not recorded.
+DVC hashes a stage's dependencies after its command has ended. If code was edited meanwhile, DVC would record the new
+code, although the old code made the result. A stage that fails is not recorded.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def read_pipeline() -> dict[str, Stage]:
 def fingerprints(stage: Stage) -> dict[str, str]:
     """MD5 of every file, as in dvc.lock, and the value of every parameter that dvc.yaml lists for a stage, by name.
 
-    Of the user's folder of images, names, sizes and times instead: to read all of them twice could take minutes.
+    For the user's folder of images, a hash of names, sizes and times: reading all images twice could take minutes.
     """
     params = read_params()
     prints = {f"params.yaml: {key}": json.dumps(params.get(key), sort_keys=True) for key in stage.get("params", [])}
@@ -47,7 +47,7 @@ def fingerprints(stage: Stage) -> dict[str, str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or those below the folder but for what .dvcignore names."""
+    """The file, or all files in the folder that .dvcignore does not exclude."""
     if not path.is_dir():
         return [path]
     ignored = {file for pattern in IGNORED for file in path.rglob(pattern)}
@@ -56,7 +56,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def md5(file: Path) -> str:
-    """As in dvc.lock. A file may be large, so it is read again only where its size or its time has changed."""
+    """As in dvc.lock. Cached, because a file may be large: it is read again only if its size or time has changed."""
     try:
         stat = file.stat()
         return _md5(file, stat.st_ino, stat.st_size, stat.st_ctime_ns)
@@ -76,21 +76,21 @@ def _times(folder: Path) -> str:
         for place, subfolders, names in os.walk(folder):
             subfolders.sort()
             for name in sorted([*subfolders, *names]):
-                stat = os.lstat(os.path.join(place, name))  # of a link itself: some lead nowhere or in circles
+                stat = os.lstat(os.path.join(place, name))  # of the link itself: links may be broken or circular
                 found.update(json.dumps([place, name, stat.st_size, stat.st_mtime_ns]).encode())
-    except (OSError, ValueError) as error:  # a name that the system does not allow, or a file that disappears just now
+    except (OSError, ValueError) as error:  # an invalid name, or a file that was just deleted
         return f"unreadable: {error}"
     return found.hexdigest()
 
 
 @contextmanager
 def inputs_must_not_change(name: str, stage: Stage) -> Iterator[None]:
-    """Records the inputs of a stage; raises where they are others when the block has ended well."""
+    """Raises UserError if the inputs of a stage have changed when the block has succeeded."""
     before = fingerprints(stage)
     yield
     after = fingerprints(stage)
     if changed := [name for name in before | after if after.get(name) != before.get(name)]:
         raise UserError(
             f"{', '.join(changed)}: changed while the stage {name} ran, so its result is not recorded; "
-            f"`dvc repro` runs it again as things are now"
+            "`dvc repro` runs it again with the current inputs"
         )

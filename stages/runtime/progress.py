@@ -1,23 +1,23 @@
-"""How far work is and how long it will still take."""
+"""Progress bars."""
 
 import sys
 
 from tqdm import tqdm
 
-LINE_EVERY = 30  # seconds, where no terminal shows the bar
+LOG_INTERVAL = 30  # seconds between two progress lines if there is no terminal
 
 
 class Bar(tqdm):
     def write(self, line: str) -> None:
-        """Prints a line above the bar. Where no terminal shows that, tqdm would print it again after every line."""
+        """Prints a line above the bar. Without a terminal, tqdm would repeat the bar after every line."""
         if sys.stderr.isatty():
             super().write(line)
         else:
-            sys.stdout.write(f"{line}\n")  # at once, where `print` would write the line's end by itself
+            sys.stdout.write(f"{line}\n")  # in one call, so that lines of several threads do not mix
 
 
 def progress_bar(what: str, total: float, unit: str = "", done: float = 0, silent: bool = False) -> Bar:
-    """A bar on the standard error, which `update(n)` moves on to `total`; `done` was done before."""
+    """A bar on the standard error; `done` of `total` were done before."""
     return Bar(
         desc=what,
         total=total,
@@ -27,5 +27,5 @@ def progress_bar(what: str, total: float, unit: str = "", done: float = 0, silen
         leave=False,
         delay=1,
         disable=silent,
-        mininterval=0.1 if sys.stderr.isatty() else LINE_EVERY,
+        mininterval=0.1 if sys.stderr.isatty() else LOG_INTERVAL,
     )

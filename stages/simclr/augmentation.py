@@ -1,18 +1,16 @@
-"""The two random views of SimCLR (section 3, appendix A), for a whole batch at once.
+"""The random views of SimCLR (section 3, appendix A), for a whole batch at once.
 
-Every image of the batch draws its own parameters, as torchvision's transforms do for single images
-(given a batch, those draw once for all of it). The order is that of the paper: crop and flip, colour
-distortion, grayscale, blur.
+Every image of the batch has its own random parameters. (torchvision's transforms draw once for a whole batch.) The
+order is that of the paper: crop and flip, colour distortion, grayscale, blur.
 
-Shapes: B images of H x W pixels; three channels. Pixels are 0..255 going in and coming out.
+Shapes: B images of H x W pixels; three channels. Inputs and outputs are pixels in 0..255.
 
-Where it departs from applying torchvision's transforms image by image:
-* the crop box is not rounded to whole pixels, and at its edges a pixel from beyond it is mixed in;
-* brightness, contrast and saturation come before hue, and the clamp to 0..255 comes once, after all four.
-  Without the clamps the first three commute exactly (all are affine, and contrast blends with the mean of the
-  gray image, which saturation keeps), so a pixel becomes a multiple of itself, plus one of its gray value, plus an
-  offset;
-* grayscale is saturation zero, hence taken before the hue is turned.
+Departures from applying torchvision's transforms image by image:
+* the crop box is not rounded to whole pixels, and at its edges a pixel from outside is interpolated;
+* brightness, contrast and saturation come before hue, and the values are clamped to 0..255 once, after all four.
+  Without clamping, the first three commute exactly (all are affine, and contrast blends with the mean of the gray
+  image, which saturation keeps). So a pixel becomes a * pixel + b * gray + c;
+* grayscale is saturation 0, so it comes before the hue shift.
 """
 
 import math
@@ -24,9 +22,9 @@ from torch import Generator, Tensor
 from stages.simclr.distributed import shard, world_size
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision
-CROP_TRIES = 10  # torchvision's RandomResizedCrop
+CROP_TRIES = 10  # as in torchvision's RandomResizedCrop
 JITTER_PROBABILITY = 0.8
-SIGMA = (0.1, 2.0)  # of the blur, in pixels
+BLUR_SIGMA = (0.1, 2.0)  # pixels
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, rng: Generator) -> Tensor:
@@ -40,11 +38,11 @@ def _happens(count: int, probability: float, rng: Generator) -> Tensor:
 def crop_boxes(count: int, min_area: float, rng: Generator) -> tuple[Tensor, ...]:
     """left, top, width, height (each (count,)) of random boxes in the unit square.
 
-    Area uniform in [min_area, 1] and the logarithm of the aspect ratio uniform in +-log(4/3); a box that does not
-    fit is drawn again, up to 10 times, then it is the whole image.
+    The area is uniform in [min_area, 1], the logarithm of the aspect ratio uniform in +-log(4/3). A box that does not
+    fit is drawn again, up to 10 times; then it is the whole image.
     """
     area = _uniform((CROP_TRIES, count), min_area, 1, rng)
-    # The root of the ratio, by operations that MKL does not compute by vendor (stages/README.md): exp and sqrt it does.
+    # The square root of the ratio. exp2 and rsqrt, because MKL's exp and sqrt depend on the vendor (stages/README.md).
     root = torch.exp2(_uniform((CROP_TRIES, count), -math.log2(4 / 3) / 2, math.log2(4 / 3) / 2, rng))
     side = area * area.rsqrt()
     widths, heights = side * root, side / root
@@ -59,7 +57,7 @@ def crop_boxes(count: int, min_area: float, rng: Generator) -> tuple[Tensor, ...
 
 
 def resized_crop(x: Tensor, boxes: tuple[Tensor, ...], mirrored: Tensor) -> Tensor:
-    """Cuts each image's box (in the unit square) and scales it to H x W, bilinearly; mirrors where asked."""
+    """Crops each image to its box (in the unit square), scales it bilinearly to H x W and mirrors it if `mirrored`."""
     left, top, width, height = boxes
     sign = 1 - 2 * mirrored.float()
     zero = torch.zeros_like(left)
@@ -69,7 +67,7 @@ def resized_crop(x: Tensor, boxes: tuple[Tensor, ...], mirrored: Tensor) -> Tens
 
 
 def adjust_colour(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """Multiplies brightness, contrast and saturation of each image (factors (B,), 1 changes nothing), unclamped."""
+    """Multiplies brightness, contrast and saturation of each image by its factors (B,), without clamping."""
     red, green, blue = x.unbind(1)
     gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     colour, gray_weight = brightness * contrast * saturation, brightness * contrast * (1 - saturation)
@@ -79,7 +77,7 @@ def adjust_colour(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
 
 
 def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Shifts the hue of HSV by `turn` (B,) of the circle; pixels 0..255."""
+    """Shifts the hue (of HSV) by `turn` (B,), as a fraction of the colour circle."""
     red, green, blue = x.unbind(1)
     value, which = x.max(1)
     chroma = value - x.amin(1)
@@ -89,13 +87,13 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     )
     sector = sector + 6 * turn[:, None, None]
     # Channel n is V - C * clamp(min(k, 4 - k), 0, 1) with k = (n + sector) mod 6: n = 5, 3, 1 for R, G, B.
-    n = torch.arange(5.0, 0.0, -2.0, device=x.device)[:, None, None]  # made there: a copy would wait for the GPU
+    n = torch.arange(5.0, 0.0, -2.0, device=x.device)[:, None, None]  # on the device, to avoid a copy that waits
     k = (n + sector[:, None]).remainder_(6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a sigma (B,) in pixels per image; 0 changes nothing. Edges are mirrored.
+    """Gaussian blur with a sigma (B,) in pixels for each image; 0 means no blur. Edges are mirrored.
 
     The kernel is about a tenth of the image wide (appendix A): 3 pixels at 32, 23 at 224.
     """
@@ -116,23 +114,24 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 def augment(
     images: Tensor, rng: Generator, *, min_area: float, jitter: float, grayscale: float, blur: float, flip: bool
 ) -> Tensor:
-    """One random view of each image.
+    """One random view of each image: (B, H, W, 3) uint8 on the device of `rng` -> (B, 3, H, W) float32 in 0..255.
 
-    images: (B, H, W, 3) uint8, on the device of `rng`; this process's part of those of all processes, for which
-    every process draws, so that no draw depends on their number. Returns (B, 3, H, W) float32 pixels in 0..255.
     min_area: smallest crop, as a fraction of the image; jitter: strength s of the colour distortion (appendix A:
     factors within 1 +- 0.8 s, hue within +- 0.2 s, for 80 % of the images); grayscale, blur: probabilities.
+
+    With several processes, `images` is this process's shard. Every process draws for the whole batch and takes its
+    shard of the draws, so that the views do not depend on the number of processes.
     """
     count = len(images) * world_size()
     boxes = crop_boxes(count, min_area, rng)
     mirrored = _happens(count, 0.5 if flip else 0.0, rng)
-    # A jitter that does not happen is one of strength 0.
+    # No jitter is jitter with strength 0.
     strength = jitter * _happens(count, JITTER_PROBABILITY, rng)
     factors = _uniform((3, count), -0.8, 0.8, rng) * strength + 1
     brightness, contrast, saturation = factors
     saturation = torch.where(_happens(count, grayscale, rng), 0.0, saturation)
     turn = _uniform((count,), -0.2, 0.2, rng) * strength
-    sigma = _uniform((count,), *SIGMA, rng) * _happens(count, blur, rng)
+    sigma = _uniform((count,), *BLUR_SIGMA, rng) * _happens(count, blur, rng)
 
     x = images.permute(0, 3, 1, 2).float()
     x = resized_crop(x, tuple(map(shard, boxes)), shard(mirrored))

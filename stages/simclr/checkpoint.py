@@ -1,8 +1,8 @@
-"""The checkpoint of a training run: its state after the last complete epoch, from which the same run resumes.
+"""The checkpoint of a training run: the state after the last complete epoch, from which the same run resumes.
 
-It lies in .dvc/tmp/resume of the repository, outside all outputs, because DVC deletes those before a stage runs; runs
-with --temp and in the queue, which have a directory of their own, find it too. Its name is a hash of everything that
-decides the result, so that no other experiment picks it up, and it is deleted when the run has succeeded.
+It is in .dvc/tmp/resume of the repository and not an output, because DVC deletes outputs before a stage runs. Runs with
+--temp and in the queue use the same place. Its name is a hash of all inputs of the run, so no other experiment resumes
+from it. It is deleted when the run has succeeded.
 """
 
 import fcntl
@@ -24,13 +24,13 @@ from stages.io.writing import write_bytes
 from stages.runtime.errors import UserError
 from stages.simclr.distributed import broadcast, rank
 
-History = list[dict[str, Any]]  # what was measured in each epoch
+History = list[dict[str, Any]]  # the metrics of each epoch
 
 
 class Checkpoint:
-    """One file: a SHA-256 and what it is of. `epochs` is how many complete ones it holds, 0 for none.
+    """One file: a SHA-256 and the content. `epochs` is the number of complete epochs in it.
 
-    It is written in a thread while the next epoch is trained, so a kill leaves the last whole one or the one before.
+    A thread writes it while the next epoch is trained. A kill during the write leaves the previous checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,9 +40,9 @@ class Checkpoint:
         self._writing: Future[None] | None = None
 
     def save(self, history: History, **parts: Any) -> None:
-        """Copies the history and the `state_dict` of each part, and begins to replace the file by them.
+        """Copies the history and the `state_dict` of each part, and starts to write them to the file.
 
-        Does nothing while the file is still being written: on a GPU an epoch may take less time than that.
+        Does nothing while the previous write is still running: on a GPU an epoch may take less time than a write.
         """
         if self._writing and not self._writing.done():
             return
@@ -51,7 +51,7 @@ class Checkpoint:
         self._writing = self._writer.submit(self._write, _copied(state))
 
     def wait(self) -> None:
-        """Until the file is written. Raises UserError where it can't be."""
+        """Waits until the file is written. Raises UserError if that failed."""
         if self._writing:
             self._writing.result()
 
@@ -63,13 +63,13 @@ class Checkpoint:
         self.epochs = len(state["history"])
 
     def restore(self, **parts: Any) -> History:
-        """Loads the first process's file into the parts; the history, an empty one where there is no whole file."""
+        """Loads the file of the first process into the parts and returns the history, [] if there is no valid file."""
         content = broadcast(self.path.read_bytes() if rank() == 0 and self.path.exists() else None)
         if content is None:
             return []
         digest, data = content[:32], content[32:]
         if hashlib.sha256(data).digest() != digest:
-            print(f"{self.path}: is damaged and ignored; training starts from the beginning", file=sys.stderr)
+            print(f"{self.path}: is damaged and will be ignored; training starts from the beginning", file=sys.stderr)
             return []
         saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         for name, part in parts.items():
@@ -81,7 +81,7 @@ class Checkpoint:
 
 
 def _copied(state: Any) -> Any:
-    """The same with copies of all tensors, on the CPU."""
+    """A copy with all tensors on the CPU."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -91,13 +91,13 @@ def _copied(state: Any) -> Any:
 
 @contextmanager
 def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
-    """The checkpoint of the run that has these inputs; deleted if the block ends well, kept if not.
+    """The checkpoint of the run with these inputs. It is deleted if the block succeeds and kept otherwise.
 
-    SIGTERM and Ctrl-C become a UserError, and so does the same run that is running elsewhere. Of several processes
-    the first one keeps the checkpoint and holds the lock.
+    Raises UserError on SIGTERM or Ctrl-C, and if the same run is already running elsewhere. With several processes,
+    the first one holds the checkpoint and the lock.
     """
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    # DVC sets DVC_ROOT to the user's repository, also where it runs a stage in a copy of it.
+    # DVC sets DVC_ROOT to the user's repository, even if it runs the stage in a copy of it.
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/resume"
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(folder / f"{key}.state")
@@ -105,10 +105,10 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
     with lock.open("a") as file:
         try:
             if rank() == 0:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel, however the process ends
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
         except BlockingIOError:
             raise UserError(f"{lock}: the same training is running elsewhere; wait for it, or stop it first") from None
-        for number in (signal.SIGTERM, signal.SIGINT):  # which a shell's background jobs ignore
+        for number in (signal.SIGTERM, signal.SIGINT):  # background jobs of a shell ignore SIGINT by default
             signal.signal(number, signal.default_int_handler)
         try:
             try:
@@ -119,11 +119,11 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
             if rank() > 0:
                 raise UserError("stopped") from None
             if not checkpoint.path.exists():
-                raise UserError("stopped before an epoch was complete, so nothing is kept") from None
-            last = f"epoch {checkpoint.epochs}" if checkpoint.epochs else "an earlier stop"  # not yet restored
+                raise UserError("stopped before the first epoch was complete; there is no checkpoint") from None
+            last = f"epoch {checkpoint.epochs}" if checkpoint.epochs else "an earlier run"  # not yet restored
             raise UserError(
-                f"stopped; the state after {last} is kept in {checkpoint.path}: "
-                "give the same command again to resume, or delete the file"
+                f"stopped; the checkpoint of {last} is kept in {checkpoint.path}: "
+                "run the same command again to resume, or delete the file"
             ) from None
         if rank() == 0:
             checkpoint.path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Several processes, started by torchrun, that train one model: who they are, and what each does of a batch.
+"""Training one model with several processes, started by torchrun.
 
-`shard` takes a process's part of a batch and `all_gather` puts the parts together again. Started by Python alone there
-is one process, and everything here returns what it was given.
+`shard` takes this process's part of a batch, `all_gather` joins the parts again. With one process (started by Python),
+all functions return their argument.
 """
 
 import ctypes
@@ -21,23 +21,20 @@ from torch.autograd import Function
 
 from stages.runtime.errors import UserError, one_line
 
-TIMEOUT = timedelta(minutes=10)  # of a process that waits for the others
+TIMEOUT = timedelta(minutes=10)  # for waiting for the other processes
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
 def processes() -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, and leaves them when the block ends well.
-
-    Yields this one's device: its GPU where there is one, else the CPU.
-    """
+    """Joins the process group that torchrun started, if any. Yields this process's device: its GPU, or else the CPU."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     try:
         if dist.is_torchelastic_launched():
-            if sys.platform == "linux":  # or a torchrun that is killed leaves them training, in sessions of their own
+            if sys.platform == "linux":  # otherwise the processes go on training when torchrun is killed
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
@@ -54,22 +51,20 @@ def processes() -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def shard(x: Tensor, dim: int = 0) -> Tensor:
-    """This process's part of `x`, of as many equal parts as there are processes."""
+    """This process's part of `x`, which is divided into equal parts."""
     return x.chunk(world_size(), dim)[rank()]
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """What `shard` takes apart, from all processes in their order; only the own part has a gradient."""
+    """The parts of all processes, joined in the order of their ranks; only this process's part has a gradient."""
     if world_size() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(world_size())]
@@ -86,7 +81,7 @@ def all_reduce(x: Tensor) -> Tensor:
 
 
 def broadcast(value: Any) -> Any:
-    """What the first process gives, in all of them: only its host may have the file."""
+    """The value of the first process, in all processes."""
     if world_size() == 1:
         return value
     box = [value]
@@ -95,7 +90,7 @@ def broadcast(value: Any) -> Any:
 
 
 def must_agree(found: dict[str, str]) -> None:
-    """Raises UserError in every process, with the names of what differs, where one found another than the first."""
+    """Raises UserError in every process, with the names of the differing values, if they differ between processes."""
     if world_size() == 1:
         return
     everyones: list[dict[str, str]] = [{}] * world_size()
@@ -104,14 +99,14 @@ def must_agree(found: dict[str, str]) -> None:
     for number, theirs in enumerate(everyones):
         if differing := [name for name in sorted(first | theirs) if first.get(name) != theirs.get(name)]:
             raise UserError(
-                f"{', '.join(differing)}: process {number} has another one than process 0; make the hosts equal"
+                f"{', '.join(differing)}: differs between process 0 and process {number}; make the hosts equal"
             )
 
 
 def sum_gradients(model: nn.Module) -> None:
-    """The gradient of the whole loss, where each process has that through its own part of the batch.
+    """Sums the gradients over the processes: each has the gradient of the loss through its part of the batch.
 
-    As one vector, always in the same order: how numbers are rounded depends on which are added first.
+    As one vector, because rounding depends on the order of the additions.
     """
     if world_size() == 1:
         return
@@ -122,7 +117,7 @@ def sum_gradients(model: nn.Module) -> None:
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """From now on every BatchNorm of the model takes mean and variance of the whole batch (SimCLR, section 2.2)."""
+    """Makes every BatchNorm take its statistics over the batch of all processes (section 2.2 of the paper)."""
     if world_size() == 1:
         return
     if next(model.parameters()).is_cuda:
@@ -134,7 +129,7 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 
 
 class _GlobalNorm(Function):
-    """BatchNorm (Ioffe and Szegedy, 2015, section 3) by PyTorch's own kernels, with one exchange in each direction."""
+    """BatchNorm (Ioffe and Szegedy, 2015, section 3) with PyTorch's kernels and one exchange per direction."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,7 +146,7 @@ class _GlobalNorm(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, var = ctx.saved_tensors
-        # First as if mean and variance were constants; then the part that goes through them, linear in x.
+        # First the gradient with mean and variance as constants, then the part through them, which is linear in x.
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, var, None, None, False, ctx.eps, (True, True, True)
         )
@@ -164,9 +159,9 @@ class _GlobalNorm(Function):
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the batch of all processes, on the CPU, for which PyTorch's SyncBatchNorm has no code."""
+    """BatchNorm over the batch of all processes on the CPU, which PyTorch's SyncBatchNorm does not support."""
 
-    # PyTorch's may do without them, the encoder's don't.
+    # These are optional in PyTorch, but always present here.
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor

@@ -1,6 +1,6 @@
-"""The training step as one CUDA graph, which the host starts with a single call.
+"""The training step as one CUDA graph, which the host launches with a single call.
 
-One by one, the step's 480 kernels take the host several times as long to launch as a large GPU takes to run them.
+Without a graph, launching the 480 kernels takes the host several times as long as running them takes a large GPU.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 """
 
@@ -14,28 +14,28 @@ from torch import Tensor
 from stages.simclr.distributed import world_size
 from stages.simclr.training import Metrics, TrainingStep
 
-WARM_UP_STEPS = 3  # they make the optimizer's state, the libraries' handles and plans
+WARM_UP_STEPS = 3  # they create the optimizer's state and the libraries' handles and plans
 
 
 def graphed_on_gpu(step: TrainingStep) -> Callable[[Tensor], Metrics]:
-    """The step as a graph where one process trains on a GPU, elsewhere the step itself.
+    """The step as a graph if one process trains on a GPU, otherwise the step itself.
 
-    Several processes exchange tensors within a step; whether that can be recorded was not tried.
+    The exchanges between several processes were not tried in a graph.
     """
     return GraphedStep(step) if step.rng.device.type == "cuda" and world_size() == 1 else step
 
 
 class GraphedStep:
-    """Computes what the step does, in the same bytes: the first calls run it, then it is recorded and replayed.
+    """Gives the same bytes as the step itself: the first calls run it, then it is recorded and replayed.
 
-    The images of all calls have one shape. The step draws from one generator, which may be seeded again between
-    calls; its optimizer is a fused one with a single group of parameters, whose learning rate may change.
+    All calls need images of the same shape. The step's generator may be seeded again between calls. Its optimizer must
+    be a fused one with a single group of parameters, whose learning rate may change.
     """
 
     def __init__(self, step: TrainingStep) -> None:
         self.step = step
         self.calls = 0
-        # PyTorch requires warm-up and capture on one stream, another than the default one.
+        # PyTorch requires warm-up and capture on the same non-default stream.
         self.stream = torch.cuda.Stream(step.rng.device)
         self.lr = torch.zeros((), device=step.rng.device)
 
@@ -53,14 +53,14 @@ class GraphedStep:
             self._record(images)
         self.images.copy_(images)
         self.graph.replay()
-        # A copy, because the next replay overwrites them.
+        # A copy, because the next replay overwrites the values.
         return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 
     def _record(self, images: Tensor) -> None:
         self.images = images.clone()
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(self.step.rng)
-        # Other threads read images and write checkpoints meanwhile.
+        # Thread-local, because other threads read images and write checkpoints during the capture.
         capture = torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local")
         with self._optimizer_settings(lr=self.lr, capturable=True), capture:
             metrics = self.step(self.images)
@@ -69,9 +69,9 @@ class GraphedStep:
 
     @contextmanager
     def _optimizer_settings(self, **settings: Any) -> Iterator[None]:
-        """Settings for one step alone. The learning rate as a number would stay in the graph as it was recorded.
+        """Changes settings for one step. A learning rate that is a Python number would be constant in the graph.
 
-        Kept as a tensor, it would be lost when a checkpoint is loaded, and the schedule would compute in float32.
+        It is not kept as a tensor, because loading a checkpoint would replace it, and the schedule would use float32.
         """
         group = self.step.optimizer.param_groups[0]
         usual = {name: group[name] for name in settings}

@@ -6,9 +6,9 @@ from stages.simclr.encoder import Encoder
 
 
 class SimCLR(nn.Module):
-    """x -> h = f(x) -> z = g(h): the encoder f, which is kept, and the projection head g, which is thrown away.
+    """x -> h = f(x) -> z = g(h), with the encoder f and the projection head g, which is discarded after pretraining.
 
-    The head has one hidden layer of 4P as in the source experiment (512 at P = 128).
+    The head has one hidden layer of 4P, as in the reference experiment (512 at P = 128).
     """
 
     def __init__(self, backbone: str, stem: str, projection_dim: int) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.runtime.params import (
-    LARGEST,
+    LARGEST_NUMBER,
+    AtLeastTwo,
     Backbone,
     Count,
     LearningRate,
@@ -15,12 +16,11 @@ from stages.runtime.params import (
     Probability,
     Section,
     Seed,
-    Several,
     StageParams,
     Threads,
 )
 
-# What dvc.yaml puts before `-m stages pretrain`: Python, or torchrun with its options.
+# The command before `-m stages pretrain` in dvc.yaml: Python, or torchrun with its options.
 LAUNCH = "^(python|torchrun( -[^ ]+)*)$"
 
 
@@ -35,27 +35,27 @@ class Augment(Section):
 class PretrainParams(StageParams):
     augment: Augment
     backbone: Backbone
-    batch_size: Several
+    batch_size: AtLeastTwo
     epochs: Count
     lr: LearningRate
-    # In one or two dimensions, untrained embeddings are all but equal, which counts as a collapse.
+    # In one or two dimensions, untrained embeddings are almost equal, which would be reported as a collapse.
     projection_dim: Annotated[int, Field(ge=8, le=65536)]
     same_bytes: bool
     seed: Seed
     stem: Literal["imagenet", "cifar"]
-    # Below a thousandth, exp(cosine / temperature) leaves float32.
-    temperature: Annotated[float, Field(ge=0.001, le=LARGEST, allow_inf_nan=False)]
+    # Below 0.001, exp(cosine / temperature) overflows float32.
+    temperature: Annotated[float, Field(ge=0.001, le=LARGEST_NUMBER, allow_inf_nan=False)]
     threads: Threads
     weight_decay: NonNegative
 
 
 class LaunchParams(StageParams):
-    """What starts the stages that several processes can run together; DVC puts it into their commands."""
+    """The start command of the stages that several processes can run together; used in dvc.yaml."""
 
     launch: Annotated[str, Field(pattern=LAUNCH)]
 
     @property
     def processes(self) -> int:
-        """How many `launch` starts, where it gives their number."""
+        """The number of processes that `launch` starts; 1 if it does not give a number."""
         numbers = re.findall(r"--n(?:proc[-_]per[-_]node|nodes)=([1-9]\d*)", self.launch)
         return math.prod(map(int, numbers))

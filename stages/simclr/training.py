@@ -1,4 +1,4 @@
-"""Training with SimCLR (Chen et al. 2020, algorithm 1): a step, an epoch, and the same loss on held-out images.
+"""Training with SimCLR (Chen et al. 2020, algorithm 1): a step, an epoch, and the evaluation on held-out images.
 
 Shapes: N images, B of a batch, V = 2B views, P numbers of a projection z.
 """
@@ -20,25 +20,25 @@ from stages.simclr.distributed import all_gather, shard, sum_gradients
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.monitoring import contrastive_metrics, embedding_health
 
-HELD_OUT_FRACTION = 0.02  # of the images, rounded up to whole batches: the loss depends on the number of candidates
+HELD_OUT_FRACTION = 0.02  # of the images, rounded up to whole batches: the loss depends on the batch size
 HEALTH_IMAGES = 4096
-READ_AHEAD = 3  # batches
-GPU_MEMORY_FRACTION = 4  # images may take a quarter of the free memory
+READ_AHEAD_BATCHES = 3
+GPU_MEMORY_FACTOR = 4  # the images are copied to a GPU whose free memory is this many times larger
 
 View = Callable[[Tensor, Generator], Tensor]  # (B, H, W, 3) uint8 -> (B, 3, H, W)
-Metrics = dict[str, Tensor]  # scalars of one step, left on the device: reading them would wait for every step
+Metrics = dict[str, Tensor]  # scalars of one step, left on the device, because reading them waits for the step
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """What seeds the draws of one epoch (0: what is drawn once), however many were drawn in the epochs before."""
-    # Mixed into 32 bits by NumPy, because the Mersenne Twister behind torch's CPU generator ignores the higher ones.
+    """The seed of an epoch's generator, so that a run can resume at any epoch; epoch 0: for what is drawn only once."""
+    # Mixed into 32 bits by NumPy, because the Mersenne Twister of torch's CPU generator ignores higher bits.
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def split(count: int, batch_size: int, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Indices of the training images and of the held-out ones, both whole batches (the remainder is left out).
+    """Indices of the training images and of the held-out images, both whole batches (the remainder is left out).
 
-    There are no training images where `count` is less than two batches.
+    Without training images if `count` is less than two batches.
     """
     held_out = batch_size * max(1, math.ceil(count * HELD_OUT_FRACTION / batch_size))
     train = max(0, count - held_out) // batch_size * batch_size
@@ -47,12 +47,12 @@ def split(count: int, batch_size: int, rng: Generator) -> tuple[Tensor, Tensor]:
 
 
 def to_gpu(images: Rows, device: torch.device) -> Rows | Tensor:
-    """The images on a GPU with four times as much free memory; otherwise as they are, to be read batch by batch."""
+    """Copies the images to the GPU if they fit easily; otherwise returns them to be read batch by batch."""
     size = math.prod(images.shape)
-    if device.type != "cuda" or GPU_MEMORY_FRACTION * size > torch.cuda.mem_get_info(device)[0]:
+    if device.type != "cuda" or GPU_MEMORY_FACTOR * size > torch.cuda.mem_get_info(device)[0]:
         return images
     on_gpu = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    rows = max(1, 2**28 * len(images) // size)  # 256 MB at once in the host's memory
+    rows = max(1, 2**28 * len(images) // size)  # 256 MB of host memory at a time
     for start in range(0, len(images), rows):
         on_gpu[start : start + rows] = images[start : start + rows].to(device)
     return on_gpu
@@ -61,9 +61,9 @@ def to_gpu(images: Rows, device: torch.device) -> Rows | Tensor:
 def load_batches(images: Rows | Tensor, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
     """This process's part of every batch, on the device of the indices.
 
-    images: (N, H, W, 3) uint8; batches: (B,) indices each. Yields (V, H, W, 3) uint8: each image for two views, all for
-    the first views, then all for the second. Images that are not on the GPU are read ahead and copied from pinned
-    memory, so that no step waits for them.
+    images: (N, H, W, 3) uint8; batches: (B,) indices each. Yields (V, H, W, 3) uint8: every image twice, first all
+    images for the first views, then all for the second views. Images that are not on the GPU are prefetched and copied
+    from pinned memory, so that no step waits for them.
     """
     device = batches[0].device
     if isinstance(images, Tensor) and images.device == device:
@@ -78,22 +78,22 @@ def load_batches(images: Rows | Tensor, batches: tuple[Tensor, ...]) -> Iterator
     with ThreadPoolExecutor(1) as reader:
         for batch in [batch.cpu() for batch in batches]:
             waiting.append(reader.submit(load, batch))
-            if len(waiting) > READ_AHEAD:
+            if len(waiting) > READ_AHEAD_BATCHES:
                 yield waiting.popleft().result().to(device, non_blocking=True)
         for loading in waiting:
             yield loading.result().to(device, non_blocking=True)
 
 
 def embed(model: nn.Module, images: Tensor, view: View, rng: Generator) -> Tensor:
-    """A view of each image (this process's part of V, H, W, 3): z (V, P) of all processes, in one forward pass."""
+    """z (V, P) of all processes, from one view of each image in this process's part of (V, H, W, 3)."""
     views = view(images, rng)
     with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
         z = model(views.contiguous(memory_format=torch.channels_last))
     return all_gather(z)
 
 
-def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
-    """The loss of embeddings (V, P), and the metrics with the loss among them."""
+def loss_and_metrics(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
+    """The loss of embeddings (V, P), and the metrics, which include the loss."""
     similarities = cosine_similarities(z)
     loss = nt_xent(similarities, temperature)
     return loss, {"loss": loss.detach(), **contrastive_metrics(similarities.detach())}
@@ -101,7 +101,7 @@ def contrast(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
 
 @dataclass
 class TrainingStep:
-    """One step on a batch. Nothing in it waits for the device, so that a GPU can run it as one graph (`graph.py`)."""
+    """One step on a batch. Nothing in it synchronises with the device, so that it can be a CUDA graph (`graph.py`)."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -112,7 +112,7 @@ class TrainingStep:
     def __call__(self, images: Tensor) -> Metrics:
         """images: (V, H, W, 3) uint8, this process's part of the batch, as `load_batches` yields it."""
         self.model.train()
-        loss, metrics = contrast(embed(self.model, images, self.view, self.rng), self.temperature)
+        loss, metrics = loss_and_metrics(embed(self.model, images, self.view, self.rng), self.temperature)
         loss.backward()
         sum_gradients(self.model)
         self.optimizer.step()
@@ -123,7 +123,7 @@ class TrainingStep:
 def train_epoch(
     step: Callable[[Tensor], Metrics], images: Rows | Tensor, batches: tuple[Tensor, ...], progress: tqdm
 ) -> list[Metrics]:
-    """One pass over the batches of indices; the metrics of its steps."""
+    """Trains on the batches of indices; returns the metrics of each step."""
     steps = []
     for batch, batch_images in zip(batches, load_batches(images, batches), strict=True):
         steps.append(step(batch_images))
@@ -135,16 +135,16 @@ def train_epoch(
 def evaluate(
     model: nn.Module, images: Rows | Tensor, batches: tuple[Tensor, ...], view: View, rng: Generator, temperature: float
 ) -> dict[str, float]:
-    """The same metrics without training, with BatchNorm's running statistics, and the health of the embeddings.
+    """The same metrics without training, using BatchNorm's running statistics, and the health of the embeddings.
 
-    In the first epochs these statistics lag behind the weights, which is why the held-out loss begins so high.
+    In the first epochs these statistics lag behind the weights, so the held-out loss starts high.
     """
     model.eval()
     embedded = [embed(model, each, view, rng) for each in load_batches(images, batches)]
     first, second = (torch.cat(views) for views in zip(*(z.float().chunk(2) for z in embedded), strict=True))
-    # Of some of them where there are many: it is about pairs of images, whose number grows with the square.
+    # Only of some images, because the number of pairs grows with the square.
     health = embedding_health(first[:HEALTH_IMAGES], second[:HEALTH_IMAGES])
-    return mean_of([contrast(z, temperature)[1] for z in embedded]) | health
+    return mean_of([loss_and_metrics(z, temperature)[1] for z in embedded]) | health
 
 
 def mean_of(steps: list[Metrics]) -> dict[str, float]:

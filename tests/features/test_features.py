@@ -1,4 +1,4 @@
-"""Frozen features, the pixels as their control, and maps."""
+"""Frozen features, raw pixels as their control, and t-SNE maps."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_features_are_those_of_the_encoder_in_evaluation_mode(stem: str) -> None
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
-def test_frozen_means_frozen_and_an_images_features_do_not_depend_on_the_others() -> None:
+def test_extraction_does_not_change_the_encoder_and_features_do_not_depend_on_the_other_images() -> None:
     encoder = trained_encoder("imagenet")
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     features = extract(encoder, random_images(6), CPU).all()
@@ -31,17 +31,17 @@ def test_frozen_means_frozen_and_an_images_features_do_not_depend_on_the_others(
     assert torch.equal(extract(encoder, others, CPU).all()[0], features[0])
 
 
-def test_folding_takes_every_batchnorm_away() -> None:
+def test_folding_removes_every_batchnorm() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(trained_encoder("imagenet")).modules())
 
 
-def test_pixel_components_keep_distances_and_the_largest_come_first() -> None:
-    # 20 images lie in 19 dimensions, so 19 components hold all of them.
+def test_pixel_components_preserve_distances_and_are_sorted_by_variance() -> None:
+    # 20 centred images span 19 dimensions, so 19 components are enough.
     train, test = (part.all() for part in pixel_components(random_images(20), random_images(5, 1), 512))
     assert (train.shape, test.shape) == ((20, 512), (5, 512))
     pixels, of_test = (images.flatten(1).double() / 255 for images in (random_images(20), random_images(5, 1)))
     torch.testing.assert_close(torch.cdist(train, train).double(), torch.cdist(pixels, pixels), rtol=1e-3, atol=1e-3)
-    # With as many components as dimensions, test images too are where they are, up to what no training image has.
+    # Distances between test images are preserved in the space that the training images span.
     centred = pixels - pixels.mean(0)
     on_train = (of_test - pixels.mean(0)) @ torch.linalg.pinv(centred) @ centred
     torch.testing.assert_close(torch.cdist(test, test).double(), torch.cdist(on_train, on_train), rtol=1e-3, atol=1e-3)
@@ -62,7 +62,7 @@ def test_components_come_from_the_training_images_alone() -> None:
     assert torch.equal(train.all(), again.all())
 
 
-def test_a_map_keeps_far_groups_apart_and_is_the_same_again() -> None:
+def test_a_map_separates_distant_groups_and_is_deterministic() -> None:
     groups = torch.arange(60) % 2
     x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 20 * torch.eye(8)[groups]
     points = tsne(x, seed=0)

@@ -1,4 +1,4 @@
-"""Tensors that are written as they come and read by rows."""
+"""Tensors that are streamed to a file and read by rows."""
 
 import json
 import os
@@ -30,13 +30,13 @@ TENSORS = {
 }
 
 
-def test_a_file_has_the_bytes_that_the_library_would_write(tmp_path: Path) -> None:
+def test_a_file_has_the_bytes_that_the_safetensors_library_writes(tmp_path: Path) -> None:
     write_tensors(tmp_path / "ours", TENSORS, {"names": ["ä", "b"]})
     save_file(TENSORS, tmp_path / "theirs", {"notes": r'{"names": ["\u00e4", "b"]}'})
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-def test_streams_are_written_as_their_tensors_would_be_and_read_in_the_order_given(tmp_path: Path) -> None:
+def test_streams_give_the_bytes_of_tensors_and_are_read_in_the_given_order(tmp_path: Path) -> None:
     order = []
 
     def stream(name: str) -> Iterator[torch.Tensor]:
@@ -53,14 +53,14 @@ def test_streams_are_written_as_their_tensors_would_be_and_read_in_the_order_giv
 
 
 @pytest.mark.parametrize("rows", [9, 11])
-def test_a_stream_of_another_length_than_it_says_is_an_error_and_leaves_nothing(tmp_path: Path, rows: int) -> None:
+def test_a_stream_with_a_wrong_number_of_rows_raises_an_error_and_leaves_no_file(tmp_path: Path, rows: int) -> None:
     with pytest.raises(ValueError, match=f"x has {rows} bytes instead of 10"):
         write_tensors(tmp_path / "file", {"x": Stream((10,), torch.uint8, [some(torch.uint8, rows)])})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["labels", "images", "seen", "ä"])
-def test_rows_are_those_of_the_tensor_however_they_are_asked_for(tmp_path: Path, name: str) -> None:
+def test_every_kind_of_index_gives_the_rows_of_the_tensor(tmp_path: Path, name: str) -> None:
     write_tensors(tmp_path / "file", TENSORS)
     rows, tensor = open_tensors(tmp_path / "file")[0][name], TENSORS[name]
     assert len(rows) == 10
@@ -79,7 +79,7 @@ def test_rows_are_those_of_the_tensor_however_they_are_asked_for(tmp_path: Path,
             rows[beyond]
 
 
-def test_a_file_cut_while_it_is_read_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_file_truncated_while_it_is_read_gives_a_one_line_error(tmp_path: Path) -> None:
     write_tensors(tmp_path / "file", {"x": torch.zeros(10, 1000)})
     rows = open_tensors(tmp_path / "file")[0]["x"]
     with (tmp_path / "file").open("r+b") as file:
@@ -90,7 +90,7 @@ def test_a_file_cut_while_it_is_read_ends_in_one_line(tmp_path: Path) -> None:
             rows[beyond]
 
 
-def test_rows_of_a_file_larger_than_any_memory_are_read(tmp_path: Path) -> None:
+def test_rows_of_a_file_larger_than_the_memory_are_read(tmp_path: Path) -> None:
     count = 10**9
     header = {
         "__metadata__": {"notes": "{}"},
@@ -99,7 +99,7 @@ def test_rows_of_a_file_larger_than_any_memory_are_read(tmp_path: Path) -> None:
     encoded = json.dumps(header).encode()
     with (tmp_path / "file").open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        file.truncate(8 + len(encoded) + 10**12)  # the disk keeps what is written, and reads the rest as zeros
+        file.truncate(8 + len(encoded) + 10**12)  # a sparse file, which reads as zeros
         file.seek(-1000, os.SEEK_END)
         file.write(b"\5" * 1000)
     rows = open_tensors(tmp_path / "file")[0]["x"]
@@ -112,7 +112,7 @@ DATA = bytes(48)
 
 
 def file_of(notes: Any = "{}", data: bytes = DATA, length: int | None = None, **changes: Any) -> bytes:
-    """A file with a tensor, some fields of its header changed."""
+    """A file with one tensor and changed fields in its header."""
     a = {"dtype": "I64", "shape": [2, 3], "data_offsets": [0, 48], **changes}
     encoded = json.dumps({"__metadata__": {"notes": notes}, "a": a}).encode()
     return (len(encoded) if length is None else length).to_bytes(8, "little") + encoded + data
@@ -133,12 +133,12 @@ DAMAGED = {
         f"notes {notes[:9]}": file_of(notes)
         for notes in ("", "5", "null", "[1]", "{", "NaN", "[" * 5000, "{}x", '{"a": 1' + "0" * 5000 + "}")
     },
-    "notes that are no text": file_of(5),
+    "notes that are not text": file_of(5),
 }
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_refused_in_one_line_and_left_alone(content: bytes, empty_folder: Path) -> None:
+def test_a_damaged_file_gives_a_one_line_error_and_is_not_changed(content: bytes, empty_folder: Path) -> None:
     path = Path("x.safetensors")
     path.write_bytes(file_of())
     assert read_tensors(path)[0]["a"].tolist() == [[0] * 3] * 2

@@ -1,4 +1,4 @@
-"""Files are whole or absent, and the same for the same content."""
+"""Files are written atomically, and the same content gives the same bytes."""
 
 import errno
 import os
@@ -35,34 +35,34 @@ def test_a_crash_or_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]
 
 
-def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+def test_a_temporary_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".file.tmp").write_bytes(b"half of it, and longer")
     write_bytes(tmp_path / "file", b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"new")]
 
 
-def test_who_reads_the_old_file_meanwhile_reads_all_of_it(tmp_path: Path) -> None:
+def test_a_reader_of_the_old_file_still_reads_all_of_it(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"old")
     with (tmp_path / "file").open("rb") as reader:
         write_bytes(tmp_path / "file", b"new")
         assert (reader.read(), (tmp_path / "file").read_bytes()) == (b"old", b"new")
 
 
-def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     line = refusal(write_tensors, tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
     assert "cannot be written " in line
     assert "File exists" in line
 
 
-def test_too_little_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+def test_missing_disk_space_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     require_room(tmp_path / "new" / "file", 1)
     line = refusal(require_room, tmp_path / "new" / "file", 10**18)
     assert "file: 1000000000.00 GB are needed and " in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tables_and_metrics_are_plain_and_have_six_digits(tmp_path: Path) -> None:
+def test_tables_and_metrics_have_six_significant_digits(tmp_path: Path) -> None:
     write_table(tmp_path / "x.csv", pd.DataFrame({"step": [1, 2], "loss": [1 / 3, 2e-7 / 3], "name": ["ä", "b,c"]}))
     assert (tmp_path / "x.csv").read_bytes() == 'step,loss,name\n1,0.333333,ä\n2,6.66667e-08,"b,c"\n'.encode()
     write_metrics(tmp_path / "x.json", {"b": {"c": 2 / 3}, "a": 1})
@@ -70,13 +70,13 @@ def test_tables_and_metrics_are_plain_and_have_six_digits(tmp_path: Path) -> Non
 
 
 def test_a_metric_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
-    """JSON has no such number, and DVC could not read the file."""
+    """JSON has no NaN, so DVC could not read the file."""
     with pytest.raises(ValueError):
         write_metrics(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensors_and_metadata_come_back_whatever_their_order_from_the_same_bytes(tmp_path: Path) -> None:
+def test_tensors_and_metadata_are_restored_and_their_order_does_not_change_the_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "new" / "x.safetensors", tmp_path / "y.safetensors"
     tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(0.5), "none": torch.empty(0, 3)}
     metadata = {"names": ["ä", "b"], "count": 2}
@@ -89,7 +89,7 @@ def test_tensors_and_metadata_come_back_whatever_their_order_from_the_same_bytes
     assert read_metadata == metadata
 
 
-def test_a_missing_file_is_refused_in_one_line_that_says_how_to_restore_it(tmp_path: Path) -> None:
+def test_a_missing_file_gives_a_one_line_error_that_tells_how_to_restore_it(tmp_path: Path) -> None:
     line = refusal(read_tensors, tmp_path / "x.safetensors")
     assert "x.safetensors: cannot be read " in line
     assert "dvc checkout" in line

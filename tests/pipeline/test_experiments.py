@@ -1,4 +1,4 @@
-"""`dvc exp run`, the queue and the diffs, as a user runs them."""
+"""`dvc exp run`, the queue and the diffs."""
 
 import signal
 import time
@@ -8,11 +8,11 @@ import pytest
 import vl_convert
 from ruamel.yaml import YAML
 
-from stages.runtime.params import WAY_BACK
+from stages.runtime.params import RESTORE_COMMAND
 from tests.repository import CHROMIUM, RESULTS, ROOT, Repository, browse
 
 
-def test_an_experiment_leaves_the_workspace_alone_and_is_compared_applied_and_undone(
+def test_a_temporary_experiment_does_not_change_the_workspace_and_can_be_compared_applied_and_undone(
     repository: Repository, tmp_path: Path
 ) -> None:
     before = repository.bytes("metrics", "plots", "models")
@@ -30,7 +30,7 @@ def test_an_experiment_leaves_the_workspace_alone_and_is_compared_applied_and_un
     changed = repository.json("dvc metrics diff --json")
     assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
     assert "metrics/probes.json" in changed
-    repository.run(WAY_BACK)
+    repository.run(RESTORE_COMMAND)
     output = repository.run("dvc repro")
     assert "Stage 'pretrain' is cached - skipping run" in output
     assert "Running stage" not in output
@@ -39,8 +39,8 @@ def test_an_experiment_leaves_the_workspace_alone_and_is_compared_applied_and_un
 
 
 def every_plot_is_drawn_once(repository: Repository, revision: str, folder: Path) -> None:
-    """Beside those of HEAD, without the internet."""
-    vega = vl_convert.javascript_bundle(vl_version="5.20")  # DVC's own page loads it from the internet
+    """Compares the revision with HEAD, without the internet."""
+    vega = vl_convert.javascript_bundle(vl_version="5.20")  # DVC's default page loads it from the internet
     (folder / "page.html").write_text(f"<!doctype html>{{refresh_tag}}<script>{vega}</script>{{plot_divs}}")
     repository.run(f"dvc plots diff HEAD {revision} --html-template {folder}/page.html --out {folder}/plots")
     page = folder / "plots/index.html"
@@ -53,7 +53,7 @@ def every_plot_is_drawn_once(repository: Repository, revision: str, folder: Path
     assert f'"rev": "{revision}"' in page.read_text()
 
 
-def test_a_probe_parameter_refits_the_probes_alone_and_commits_differ_in_a_fresh_clone_without_the_cache(
+def test_a_probe_parameter_reruns_only_the_probes_and_a_fresh_clone_can_compare_the_commits(
     repository: Repository, tmp_path: Path
 ) -> None:
     assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-logreg", "report"]
@@ -71,15 +71,15 @@ def test_a_probe_parameter_refits_the_probes_alone_and_commits_differ_in_a_fresh
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_the_way_back_that_messages_tell_works_however_an_experiment_was_stopped(
+def test_the_restore_command_in_messages_works_however_an_experiment_was_stopped(
     repository: Repository, how: signal.Signals
 ) -> None:
     before = repository.bytes(*RESULTS)
     repository.kill("dvc exp run -S epochs=50", when=lambda: bool(repository.checkpoints()), how=how)
     assert "epochs: 50" in (repository.path / "params.yaml").read_text()
     assert "models/simclr.safetensors" not in repository.bytes(*RESULTS)
-    (repository.path / "plots/data/.pretrain.csv.tmp").touch()  # as if it was killed while it wrote its curves
-    repository.run(WAY_BACK)
+    (repository.path / "plots/data/.pretrain.csv.tmp").touch()  # as after a kill during the write of this table
+    repository.run(RESTORE_COMMAND)
     assert repository.stages_run("dvc repro") == []
     (repository.path / "plots/data/.pretrain.csv.tmp").unlink()
     assert repository.bytes(*RESULTS) == before
@@ -93,7 +93,7 @@ def test_a_sweep_through_the_queue(repository: Repository) -> None:
         status = repository.run("dvc queue status")
         if status.count("Success") == 2 or "Failed" in status:
             break
-        time.sleep(4)  # the question itself takes seconds of a core
+        time.sleep(4)  # `dvc queue status` itself takes seconds
     assert status.count("Success") == 2, status
     rates = set()
     for name in repository.run("dvc exp list --name-only").split():

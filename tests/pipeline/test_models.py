@@ -1,4 +1,4 @@
-"""What the pipeline trained, used elsewhere: fetched by DVC, and run on someone's pictures."""
+"""The trained models outside the repository: fetched by DVC, and used on pictures."""
 
 import csv
 import json
@@ -24,10 +24,10 @@ TRAINING = {
 }
 
 
-def test_the_exported_model_is_correct_as_often_as_its_probe(
+def test_the_exported_model_has_the_accuracy_of_its_probe(
     finished: Repository, repository: Repository, tmp_path: Path
 ) -> None:
-    """In another directory, with nothing but the file, on the pictures of the test set."""
+    """On the pictures of the test set, in a folder that has only the model."""
     elsewhere = Repository(tmp_path)
     elsewhere.environment |= {"PYTHONPATH": str(repository.path)}
     repository.run("git tag --annotate --message first simclr@v1.0.0")
@@ -41,7 +41,7 @@ def test_the_exported_model_is_correct_as_often_as_its_probe(
     assert accuracy == pytest.approx(metrics["all"]["simclr"], abs=1e-6)
 
 
-def test_metadata_of_models_say_what_they_are_and_hold_no_hash_of_code(finished: Repository) -> None:
+def test_model_metadata_describe_the_model_and_have_no_hash_of_code(finished: Repository) -> None:
     models = finished.path / "models"
     found = {name: open_tensors(models / f"{name}.safetensors")[1] for name in ("simclr", "initial", "classifier")}
     exported = {entry.key: entry.value for entry in onnx.load(models / "simclr.onnx").metadata_props}
@@ -53,6 +53,6 @@ def test_metadata_of_models_say_what_they_are_and_hold_no_hash_of_code(finished:
         assert set(file.metadata()) == {"notes"}
 
 
-def test_models_of_any_commit_are_fetched_as_the_readme_says(repository: Repository, tmp_path: Path) -> None:
+def test_the_readme_command_fetches_models_of_any_commit(repository: Repository, tmp_path: Path) -> None:
     Repository(tmp_path).run(f"dvc get {repository.path} models/simclr.onnx --rev main --out got.onnx")
     assert (tmp_path / "got.onnx").read_bytes() == (repository.path / "models/simclr.onnx").read_bytes()

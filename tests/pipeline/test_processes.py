@@ -1,4 +1,4 @@
-"""The pipeline with several processes, started by torchrun through DVC."""
+"""The pipeline with several processes, which DVC starts with torchrun."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ AGAIN = "dvc repro --force --single-item pretrain"
 
 
 def workers(repository: Repository) -> list[int]:
-    """Process numbers of the training, in the order in which torchrun started them."""
+    """Process ids of the training, in the order in which torchrun started the processes."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_text().split("\0")
             here = (entry / "cwd").readlink() == repository.path
-        except OSError:  # has ended, or is not ours
+        except OSError:  # it has ended, or belongs to another user
             continue
         if here and "stages" in words and "pretrain" in words and "-u" in words:
             found.append(int(entry.name))
@@ -28,7 +28,7 @@ def workers(repository: Repository) -> list[int]:
 
 def set_processes(repository: Repository, count: int) -> None:
     launch = f"torchrun --standalone --nproc-per-node={count}"
-    # More epochs, so that there is a training left to kill after the first.
+    # More epochs, so that the training is still running after the first checkpoint.
     repository.run(f"sed -i 's/^launch: .*/launch: {launch}/; s/^epochs: .*/epochs: 8/' params.yaml")
 
 
@@ -42,8 +42,8 @@ def kill_one_and_resume(repository: Repository, which: int) -> None:
     output, _ = training.communicate(timeout=300)
     assert time.monotonic() - killed < 60
     assert training.returncode != 0
-    # The first one reports what is kept, unless it is the one that was killed.
-    assert which == 0 or "the state after epoch" in output or "another process has ended" in output
+    # Process 0 reports its checkpoint, unless it was killed itself.
+    assert which == 0 or "the checkpoint of epoch" in output or "another process has ended" in output
     assert workers(repository) == []
     assert "resuming after epoch" in repository.run(AGAIN)
     assert repository.checkpoints() == []
@@ -74,16 +74,18 @@ def test_four_processes_survive_the_loss_of_any_one(which: int, repository: Repo
     assert repository.bytes("metrics", "plots", "models") == before
 
 
-def test_what_cannot_be_shared_is_refused_in_one_line(repository: Repository) -> None:
+def test_a_batch_that_is_not_divisible_by_the_processes_gives_a_one_line_error(repository: Repository) -> None:
     set_processes(repository, 3)
     output = repository.run("dvc repro", fails=True)
-    assert "params.yaml: batch_size = 8: does not divide by the 3 processes of launch" in output
+    assert "params.yaml: batch_size = 8: is not divisible by the 3 processes of launch" in output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_two_hosts_train_as_two_processes_do_or_say_what_differs(repository: Repository, tmp_path: Path) -> None:
-    """Two repositories at two addresses of this machine, by the commands of stages/HOSTS.md."""
+def test_two_hosts_give_the_bytes_of_two_processes_or_report_differences(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Two repositories at two addresses of this machine, with the commands of stages/HOSTS.md."""
     set_processes(repository, 2)
     repository.run("dvc repro pretrain")
     expected = repository.bytes("metrics", "models")
@@ -97,11 +99,10 @@ def test_two_hosts_train_as_two_processes_do_or_say_what_differs(repository: Rep
 
     other.run("sed -i 's/^lr: .*/lr: 0.5/' params.yaml")
     training = repository.start(AGAIN)
-    assert "params.yaml: lr: process 1 has another one than process 0" in other.run(
-        "torchrun -m stages pretrain", fails=True
-    )
+    message = "params.yaml: lr: differs between process 0 and process 1"
+    assert message in other.run("torchrun -m stages pretrain", fails=True)
     output, _ = training.communicate(timeout=60)
-    assert "params.yaml: lr: process 1 has another one than process 0" in output
+    assert message in output
 
     other.run("sed -i 's/^lr: .*/lr: 2.0e-4/' params.yaml")
     training = repository.start(AGAIN)

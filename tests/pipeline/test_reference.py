@@ -1,4 +1,4 @@
-"""The reference experiment itself, on small archives; and a floor in accuracy, so that a broken loss can't hide."""
+"""The reference experiment on small archives, and a minimum accuracy, which a broken loss would not reach."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def planes(count: int, seed: int) -> np.ndarray:
-    """Rows as in CIFAR's archives: the red plane, the green one, the blue one."""
+    """Rows as in CIFAR's archives: the red plane, then green, then blue."""
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
 
 
@@ -54,7 +54,7 @@ def labelled(per_class: int, seed: int) -> dict[bytes, object]:
 
 
 def write_mirror(folder: Path) -> dict[str, str]:
-    """Small archives in the official layout; the official checksums and what takes their place."""
+    """Writes small archives in the official layout; returns their checksums by the official ones."""
     weights = io.BytesIO()
     torch.manual_seed(1)
     torch.save(torchvision.models.resnet18().state_dict(), weights)
@@ -115,7 +115,7 @@ def test_the_reference_experiment_runs_from_the_archives_to_the_report(tmp_path:
 
 
 def accuracy_of_neighbours(encoder: Encoder, images: Tensor, classes: Tensor) -> float:
-    """Of 20 votes by cosine, in a ten-class problem: the first half of the images votes for the second."""
+    """Accuracy of 20 nearest neighbours by cosine: the first half of the images classifies the second."""
     features = extract(encoder, images, CPU).all().numpy()
     half = len(images) // 2
     neighbours = KNeighborsClassifier(20, metric="cosine").fit(features[:half], classes[:half])
@@ -123,9 +123,9 @@ def accuracy_of_neighbours(encoder: Encoder, images: Tensor, classes: Tensor) ->
 
 
 def test_a_short_run_on_the_sample_beats_the_untrained_encoder_by_fifteen_points() -> None:
-    """Measured: untrained 28 %, trained 51 %. With partners off by one 29 %, shuffled 27 %, laid out in turns 33 %,
-    each image its own partner 27 %, the temperature the wrong way round 38 %, the opposite sign 20 %. A wrong mask is
-    not seen (60 to 64 % after 144 steps, as without): it adds one candidate, which test_loss.py notices.
+    """Measured: untrained 28 %, trained 51 %. With broken losses: positives shifted by one 29 %, shuffled 27 %, views
+    interleaved 33 %, each image its own positive 27 %, inverse temperature 38 %, opposite sign 20 %. This test does not
+    detect a wrong mask, which only adds one candidate (60 to 64 % after 144 steps, as without); test_loss.py does.
     """
     rng = Generator().manual_seed(0)
     unlabelled = draw(torch.randint(100, (1152,), generator=rng), 32, rng)

@@ -1,4 +1,4 @@
-"""A remote that is shared: an S3 server on this machine (moto), as `dvc push` and `dvc pull` see one."""
+"""`dvc push` and `dvc pull` with a shared remote: a local S3 server (moto)."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_a_fresh_clone_pulls_everything_and_has_nothing_to_run(pushed: Repositor
     assert fresh.is_clean()
 
 
-def test_a_half_pushed_remote_names_what_is_missing_and_a_second_push_completes_it(
+def test_after_an_incomplete_push_pull_reports_what_is_missing_and_a_second_push_completes_it(
     pushed: Repository, bucket: Any, tmp_path: Path
 ) -> None:
     bucket.Object(f"simclr/files/md5/{cache_name(pushed, 'models/simclr.safetensors')}").delete()
@@ -73,7 +73,7 @@ def test_a_half_pushed_remote_names_what_is_missing_and_a_second_push_completes_
     assert half.is_clean()
 
 
-def test_where_access_is_denied_nothing_is_lost(pushed: Repository, url: str, tmp_path: Path) -> None:
+def test_without_access_to_the_remote_nothing_is_lost(pushed: Repository, url: str, tmp_path: Path) -> None:
     before = pushed.bytes(*RESULTS)
     text = {"Content-Type": "text/plain"}
     urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", text)).close()
@@ -92,7 +92,7 @@ def test_where_access_is_denied_nothing_is_lost(pushed: Repository, url: str, tm
 
 
 def cache_name(repository: Repository, path: str) -> str:
-    """The name of an output in DVC's cache and remotes, by its MD5."""
+    """The path of an output in DVC's cache and remotes."""
     lock = YAML(typ="safe").load((repository.path / "dvc.lock").read_text())
     (md5,) = {out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", []) if out["path"] == path}
     return f"{md5[:2]}/{md5[2:]}"

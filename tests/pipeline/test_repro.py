@@ -1,4 +1,4 @@
-"""`dvc repro` as a user runs it: what runs, what doesn't, and that the bytes are the same again."""
+"""`dvc repro`: which stages run, and that repeated, killed and edited runs give the same bytes."""
 
 import shutil
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.runtime.params import WAY_BACK
+from stages.runtime.params import RESTORE_COMMAND
 from tests.repository import RESULTS, Repository, write_images
 
 
@@ -31,7 +31,7 @@ def test_a_new_image_reruns_the_download(repository: Repository, tmp_path: Path)
     assert "changed deps" in repository.run("dvc status download")
 
 
-def test_images_that_dvc_keeps_reach_an_experiment_in_a_temporary_directory(repository: Repository) -> None:
+def test_images_tracked_by_dvc_are_available_to_a_temporary_experiment(repository: Repository) -> None:
     write_images(repository.path / "images")
     repository.run("dvc add -q images")
     assert repository.run("git status --porcelain") == "A  images.dvc\n"
@@ -39,7 +39,7 @@ def test_images_that_dvc_keeps_reach_an_experiment_in_a_temporary_directory(repo
     assert "36 unlabelled images" in repository.run("dvc exp run --temp -S folder=images download")
 
 
-def test_a_killed_training_can_be_watched_resumes_after_its_last_epoch_and_ends_with_the_same_bytes(
+def test_a_killed_training_has_its_table_so_far_and_resumes_to_the_same_bytes(
     repository: Repository,
 ) -> None:
     before = repository.bytes("metrics", "plots", "models")
@@ -56,7 +56,7 @@ def test_a_killed_training_can_be_watched_resumes_after_its_last_epoch_and_ends_
     whole = before["plots/data/pretrain.csv"].splitlines()
     assert table.read_bytes().splitlines() == whole[: 1 + 2 * epochs]  # the header, and both splits of each epoch
     assert "index.html" in repository.run("dvc plots show")
-    kept = repository.checkpoints()  # none where the kill came before the first one was whole
+    kept = repository.checkpoints()  # empty if the kill came before the first checkpoint was complete
     assert ("resuming after epoch " in repository.run(again)) == bool(kept)
     assert repository.bytes("metrics", "plots", "models") == before
     assert repository.checkpoints() == []
@@ -64,7 +64,7 @@ def test_a_killed_training_can_be_watched_resumes_after_its_last_epoch_and_ends_
 
 
 def test_code_edited_during_a_run_is_not_recorded(repository: Repository) -> None:
-    # More epochs, so that there is a training left to edit after the first checkpoint.
+    # More epochs, so that the training is still running after the first checkpoint.
     repository.run("sed -i 's/^epochs: .*/epochs: 8/' params.yaml")
     lock = (repository.path / "dvc.lock").read_bytes()
     edited = repository.path / "stages/simclr/augmentation.py"
@@ -81,8 +81,8 @@ def test_code_edited_during_a_run_is_not_recorded(repository: Repository) -> Non
     assert "resuming after epoch " in repository.run("dvc repro --force --single-item pretrain")
 
 
-def test_a_mistake_fails_in_one_line_and_nothing_is_lost(repository: Repository) -> None:
-    def results() -> dict[str, bytes]:  # but for the check's own
+def test_a_mistake_gives_a_one_line_error_and_nothing_is_lost(repository: Repository) -> None:
+    def results() -> dict[str, bytes]:  # without the output of `check`
         return {name: found for name, found in repository.bytes(*RESULTS).items() if not name.endswith("checked.txt")}
 
     before = results()
@@ -94,14 +94,14 @@ def test_a_mistake_fails_in_one_line_and_nothing_is_lost(repository: Repository)
         assert expected in output
         assert "Traceback" not in output
         assert results() == before
-        assert WAY_BACK in output
-        repository.run(WAY_BACK)
+        assert RESTORE_COMMAND in output
+        repository.run(RESTORE_COMMAND)
     assert repository.stages_run("dvc repro") == []
     assert repository.is_clean()
 
 
 @pytest.mark.slow
-def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(repository: Repository) -> None:
+def test_a_pipeline_killed_at_twenty_random_times_ends_with_the_same_bytes(repository: Repository) -> None:
     start = time.monotonic()
     repository.run("dvc exp run --force -S epochs=20")  # so that most of the time is training
     duration = time.monotonic() - start
@@ -114,11 +114,11 @@ def test_a_pipeline_killed_at_twenty_random_moments_ends_with_the_same_bytes(rep
         if number % 2:
             end = time.monotonic() + draw.uniform(0, duration)
             repository.kill("dvc repro", when=lambda end=end: time.monotonic() >= end)
-        else:  # in the training, which is short beside the start of six processes
+        else:  # during the training, which is short compared with the start of six processes
             repository.kill("dvc repro", when=lambda: bool(repository.checkpoints()) and draw.random() < 0.05)
         resumed += len(repository.checkpoints())
         output = repository.run("dvc repro")
         assert repository.bytes(*RESULTS) == before, output
         assert repository.checkpoints() == []
-    print(f"{resumed} of 20 moments were in the training and went on from a kept epoch")
+    print(f"{resumed} of 20 kills were during the training, which resumed from a checkpoint")
     assert resumed > 0

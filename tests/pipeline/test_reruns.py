@@ -1,4 +1,4 @@
-"""What reruns after a change: what a stage lists is the unit of invalidation, and equal results end the chain there."""
+"""What reruns after a change: the stages that list the changed input, and later ones only if the outputs differ."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def append(file: Path, line: str) -> None:
     file.write_text(f"{file.read_text()}{line}\n")
 
 
-def test_a_comment_in_the_training_loop_reruns_pretraining_alone_which_gives_the_same_bytes(
+def test_a_comment_in_the_training_loop_reruns_only_pretraining_with_the_same_bytes(
     repository: Repository,
 ) -> None:
     before = repository.bytes(*RESULTS)
@@ -18,13 +18,13 @@ def test_a_comment_in_the_training_loop_reruns_pretraining_alone_which_gives_the
     assert repository.bytes(*RESULTS) == before
 
 
-def test_a_change_to_a_picture_draws_the_report_again_and_nothing_else(repository: Repository) -> None:
+def test_a_change_to_a_figure_reruns_only_the_report(repository: Repository) -> None:
     drawn = repository.path / "stages/reporting/figures.py"
     drawn.write_text(drawn.read_text().replace("SIZE = (5.6, 3.7)", "SIZE = (5.7, 3.7)"))
     assert repository.stages_run("dvc repro") == ["report"]
 
 
-def test_a_new_probe_parameter_reruns_the_check_and_the_probes_alone(repository: Repository) -> None:
+def test_a_new_probe_parameter_reruns_only_the_check_and_the_probes(repository: Repository) -> None:
     before = repository.bytes(*RESULTS)
     append(repository.path / "stages/probing/params.py", "    ridge: NonNegative = 1.0")  # the last class is FitParams
     assert repository.stages_run("dvc repro") == ["check", "fit-logreg"]

@@ -1,4 +1,4 @@
-"""Features to probe, made up."""
+"""Artificial features for the probes."""
 
 import numpy as np
 

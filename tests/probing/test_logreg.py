@@ -1,4 +1,4 @@
-"""Logistic regression: what chooses C, that the fit is scikit-learn's, and that it has converged."""
+"""Logistic regression: the choice of C, agreement with scikit-learn, convergence."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ from stages.probing.scores import scores
 from tests.probing.data import clusters
 
 GRID = [0.001, 0.01, 0.1, 1.0]
-EXACT = {"solver": "newton-cholesky", "tol": 1e-8}  # another solver, far beyond the tolerance of ours
+EXACT = {"solver": "newton-cholesky", "tol": 1e-8}  # another solver, with a much smaller tolerance than ours
 
 
 def scaled(x: np.ndarray) -> np.ndarray:
-    """Centred, and divided by one number, so that the mean squared norm is the number of features."""
+    """Centred and divided by one number, so that the mean squared norm is the number of features."""
     centred = (x - x.mean(0)).astype(np.float64)
     norms = [float(row @ row) for row in centred]
     return centred / (sum(norms) / len(norms) / x.shape[1]) ** 0.5
@@ -38,7 +38,7 @@ def chosen(train: Split, C: list[float], choice_images: int = 100_000) -> Chosen
     return ChosenC(C, 100, seed=0, choice_images=choice_images).fit(train.x, train.y)
 
 
-def test_scaling_keeps_the_ratios_of_the_features_and_dead_ones_at_zero() -> None:
+def test_scaling_preserves_the_ratios_of_the_features_and_zeros_of_dead_features() -> None:
     x = clusters(200).x * np.array([0, 1e-4, 1, 10] * 4, np.float32)
     np.testing.assert_allclose(Scaling(x)(x), scaled(x), rtol=1e-4, atol=1e-6)
     assert (Scaling(x)(x).std(0)[::4] == 0).all()
@@ -62,11 +62,11 @@ def test_chosen_c_is_that_of_a_double_loop_over_the_candidates_and_five_stratifi
     np.testing.assert_allclose(softmax(probe.decision_function(noisy.x), axis=1), final, atol=1e-3)
 
 
-def test_every_loss_of_20000_images_is_that_of_its_own_c() -> None:
-    """Fits that start from the smaller C must not stop where they start, however many images share the mean loss."""
+def test_validation_losses_of_20000_images_are_those_of_separate_fits() -> None:
+    """With a warm start and many images, a loose tolerance would stop the fits at their starting point."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 20_000)
-    scales = 10 ** np.linspace(0, -2, 32)  # as in real features, a few directions hold most of the variance
+    scales = 10 ** np.linspace(0, -2, 32)  # as in real features, a few directions have most of the variance
     centres = 0.3 * rng.normal(size=(10, 32))
     train = Split(((centres[y] + rng.normal(size=(len(y), 32))) * scales).astype(np.float32), y)
     found, converged = validation_losses(train, [*GRID, 10.0], 100, seed=0)
@@ -81,7 +81,7 @@ def test_every_loss_of_20000_images_is_that_of_its_own_c() -> None:
     assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_every_candidate_takes_an_iteration_from_the_fit_of_the_one_before() -> None:
+def test_every_warm_started_fit_does_at_least_one_iteration() -> None:
     train = clusters(2000, 10, spread=3.0)
     model = newton(1.0, 100)
     for c in [1e-4, 3e-4, *GRID]:
@@ -89,7 +89,7 @@ def test_every_candidate_takes_an_iteration_from_the_fit_of_the_one_before() -> 
         assert model.n_iter_[0] > 0
 
 
-def test_a_weak_signal_behind_strong_noise_is_found_though_the_loss_rises_first() -> None:
+def test_a_large_c_is_chosen_for_a_weak_signal_although_the_loss_rises_first() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
     signal = 0.06 * (2 * y - 1) + 0.021 * rng.normal(size=400)
@@ -100,7 +100,7 @@ def test_a_weak_signal_behind_strong_noise_is_found_though_the_loss_rises_first(
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_probe_scores_raw_features_as_scikit_learn_does_scaled_ones(classes: int) -> None:
+def test_a_probe_on_raw_features_equals_scikit_learn_on_scaled_features(classes: int) -> None:
     train, test = (clusters(120, classes, 3.0, seed) for seed in (0, 1))
     probe = LogisticProbe(0.1, 100).fit(train.x, train.y)
     model = LogisticRegression(C=0.1, **EXACT).fit(scaled(train.x), train.y)
@@ -109,11 +109,11 @@ def test_a_probe_scores_raw_features_as_scikit_learn_does_scaled_ones(classes: i
     np.testing.assert_array_equal(test.x @ probe.weight.T + probe.bias, probe.decision_function(test.x))
 
 
-def test_watching_a_fit_does_not_change_it_and_the_curve_ends_at_it() -> None:
+def test_recording_a_curve_does_not_change_the_fit_and_the_curve_ends_at_its_score() -> None:
     train, test = clusters(120, spread=3.0), clusters(40, spread=3.0, seed=1)
     curve = Curve(train, test)
     watched, alone = (LogisticProbe(0.1, 100, each).fit(train.x, train.y) for each in (curve, None))
-    assert watched.weight.dtype == np.float32  # else it would take twice the time
+    assert watched.weight.dtype == np.float32  # float64 would take twice the time
     np.testing.assert_array_equal(watched.weight, alone.weight)
     steps = int(newton(0.1, 100).fit(Scaling(train.x)(train.x), train.y).n_iter_[0])
     assert [(row["step"], row["split"]) for row in curve.rows] == [
@@ -138,11 +138,11 @@ def test_convergence_is_measured_by_the_gradient(classes: int) -> None:
     assert not ChosenC(GRID, 1, 0, 1000).fit(train.x, train.y).converged
 
 
-def test_with_few_labels_c_is_that_of_the_first_draw() -> None:
+def test_with_few_labels_c_is_chosen_on_the_first_draw() -> None:
     draws = [clusters(40, spread=3.0, seed=seed) for seed in range(3)]
     test = clusters(200, spread=3.0, seed=9)
     candidates = [chosen(draw, GRID).C for draw in draws]
-    assert len(set(candidates)) > 1  # else the others would not tell
+    assert len(set(candidates)) > 1  # otherwise this test would prove nothing
     models = [LogisticRegression(C=candidates[0], **EXACT).fit(scaled(draw.x), draw.y) for draw in draws]
     expected = [m.score(Scaling(draw.x)(test.x), test.y) for m, draw in zip(models, draws, strict=True)]
     found = fit_few_labels(draws, GRID, 100, seed=0, choice_images=1000)
@@ -153,7 +153,7 @@ def test_with_few_labels_c_is_that_of_the_first_draw() -> None:
     ("per_class", "folds"),
     [([40, 20, 20], 5), ([6, 2], 2), ([2, 2, 2, 2], 2), ([500] * 50, 1), ([50] * 100, 2)],
 )  # fmt: skip
-def test_folds_hold_every_class_and_validate_on_each_image_once_or_on_2000(per_class: list[int], folds: int) -> None:
+def test_folds_have_every_class_and_validate_each_image_once_or_2000_images(per_class: list[int], folds: int) -> None:
     y = np.repeat(np.arange(len(per_class)), per_class)
     found = validation_folds(y, seed=0)
     assert len(found) == folds
@@ -172,7 +172,7 @@ def test_labels_are_drawn_by_class_and_by_seed() -> None:
     assert (drawn != draw_labels(y, 5, [0, 2])).any()
 
 
-def test_c_is_chosen_on_no_more_images_than_allowed_and_all_are_fitted() -> None:
+def test_c_is_chosen_on_at_most_choice_images_and_the_final_fit_uses_all() -> None:
     noisy = clusters(400, spread=3.0)
     few = noisy.at_most(80, seed=0)
     assert np.bincount(few.y).tolist() == [20] * 4
@@ -183,7 +183,7 @@ def test_c_is_chosen_on_no_more_images_than_allowed_and_all_are_fitted() -> None
     np.testing.assert_array_equal(probe.decision_function(noisy.x), whole.decision_function(noisy.x))
 
 
-def test_the_work_that_is_reported_is_the_work_that_was_foreseen() -> None:
+def test_the_reported_work_adds_up_to_the_estimate() -> None:
     train = clusters(400, spread=3.0)
     done: list[float] = []
     ChosenC(GRID, 100, seed=0, choice_images=80, on_fit=done.append).fit(train.x, train.y)

@@ -20,7 +20,7 @@ def by_cosine(query: list[float]) -> list[tuple[float, int]]:
     return sorted(found, reverse=True)
 
 
-def test_neighbours_vote_as_in_a_double_loop_over_cosines() -> None:
+def test_the_votes_are_those_of_a_double_loop_over_cosines() -> None:
     def vote(query: list[float]) -> int:
         votes = [0.0] * 5
         for cosine, number in by_cosine(query)[:7]:
@@ -31,7 +31,7 @@ def test_neighbours_vote_as_in_a_double_loop_over_cosines() -> None:
     assert z.argmax(1).tolist() == [vote(query) for query in QUERIES.tolist()]
 
 
-def test_scores_are_logarithms_of_fractions_of_the_votes() -> None:
+def test_class_scores_are_logarithms_of_fractions_of_the_votes() -> None:
     np.testing.assert_allclose(np.exp(Neighbours(7).fit(X, Y).decision_function(QUERIES)).sum(1), 1)
 
 
@@ -40,6 +40,6 @@ def test_the_nearest_rows_come_first() -> None:
     assert nearest(X, QUERIES, 3).tolist() == expected
 
 
-def test_more_neighbours_than_images_are_all_of_them() -> None:
+def test_if_there_are_fewer_images_than_neighbours_all_are_used() -> None:
     assert Neighbours(20).fit(X[:5], Y[:5]).decision_function(QUERIES).shape == (15, 5)
     assert nearest(X[:5], QUERIES, 20).shape == (15, 5)

@@ -30,8 +30,8 @@ def test_more_than_twenty_classes_are_grouped_by_superclass() -> None:
     assert table.predicted_group.tolist() == ["abcd"[n // 6] for n in (FINE + 6) % 24]
 
 
-def test_of_many_classes_without_superclasses_the_worst_are_groups_of_their_own() -> None:
-    # The last 19 classes are wrong, the first 5 right.
+def test_without_superclasses_the_worst_of_many_classes_are_separate_groups() -> None:
+    # The predictions are correct for the first 5 classes and wrong for the last 19.
     predicted = np.where(FINE < 5, FINE, 0)
     table = prediction_table(scores_for(predicted, 24), FINE, FINE, NUMBERS, NUMBERS)
     assert table.actual_group.tolist() == ["all others"] * 5 + NUMBERS[5:]

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 Z, Y = RNG.normal(size=(60, 7)).astype(np.float32), np.arange(60) % 7
 
 
-def test_scores_are_sklearns() -> None:
+def test_scores_equal_scikit_learns() -> None:
     p = np.exp(Z.astype(np.float64))
     p /= p.sum(1, keepdims=True)
     assert scores(Z, Y) == pytest.approx(
@@ -25,12 +25,12 @@ def test_large_scores_do_not_overflow() -> None:
     assert scores(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 0]))["loss"] == pytest.approx(500)
 
 
-def test_top5_of_three_classes_is_certain() -> None:
+def test_top5_accuracy_of_three_classes_is_one() -> None:
     assert scores(Z[:, :3], Y % 3)["top5"] == 1
 
 
 @pytest.mark.parametrize("constant", [0.0, math.nan])
-def test_classes_that_cannot_be_told_apart_and_scores_that_are_nan_are_errors(constant: float) -> None:
+def test_ties_and_nan_scores_count_as_errors(constant: float) -> None:
     assert scores(np.full((30, 3), constant), np.arange(30) % 3)["accuracy"] == 0
 
 
@@ -42,19 +42,19 @@ def test_interval_is_wilsons() -> None:
 
 
 def paired_answers(images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two probes that classify 70 and 55 % of images correctly, mostly the same ones; the true difference is 0.15."""
+    """Two probes with accuracies 0.7 and 0.55, mostly on the same images; the true difference is 0.15."""
     p = rng.random(images)
     return p < 0.7, (p < 0.5) | (p > 0.95)
 
 
-def test_paired_interval_holds_the_true_difference_19_times_out_of_20() -> None:
+def test_the_paired_interval_covers_the_true_difference_in_95_percent_of_cases() -> None:
     rng = np.random.default_rng(0)
     found = [paired_gain(*paired_answers(200, rng)) for _ in range(2000)]
     assert np.mean([low <= 0.15 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.015)
     assert np.mean([gain for gain, *_ in found]) == pytest.approx(0.15, abs=0.005)
 
 
-def test_paired_interval_is_that_of_a_bootstrap_over_images_and_changes_sign_with_the_sides() -> None:
+def test_the_paired_interval_agrees_with_a_bootstrap_and_swapping_the_probes_changes_its_sign() -> None:
     ours, control = paired_answers(1000, np.random.default_rng(1))
     gain, low, high = paired_gain(ours, control)
     difference = ours.astype(float) - control
@@ -64,12 +64,12 @@ def test_paired_interval_is_that_of_a_bootstrap_over_images_and_changes_sign_wit
     assert paired_gain(control, ours) == pytest.approx((-gain, -high, -low))
 
 
-def test_the_same_answers_are_no_gain() -> None:
+def test_equal_predictions_give_zero_gain() -> None:
     gain, low, high = paired_gain(np.arange(100) < 60, np.arange(100) < 60)
     assert (gain, low) == (0, pytest.approx(-high))
 
 
-def test_calibration_error_is_the_weighted_distance_in_bins_of_a_fifteenth() -> None:
+def test_calibration_error_is_the_weighted_distance_in_15_bins() -> None:
     confidence, correct = RNG.random(200), RNG.random(200) < 0.6
     error = 0.0
     for number in range(15):

@@ -1,4 +1,4 @@
-"""Names of classes come from users and are drawn as they are."""
+"""Figures, also with class names that matplotlib would interpret."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from tests.repository import random_images
 NAMES = ["$\\frac$", "_background", "7"]
 
 
-def test_names_of_classes_are_drawn_as_they_are() -> None:
+def test_class_names_are_drawn_literally() -> None:
     predictions = pd.DataFrame({"actual_group": NAMES, "predicted_group": NAMES})
     as_png(draw_confusion(predictions, NAMES))
     points = pd.DataFrame({"encoder": "simclr", "class": NAMES, "x": 0.0, "y": 0.0})
@@ -41,5 +41,5 @@ def test_a_row_of_the_confusion_matrix_is_the_percentages_of_an_actual_group() -
     assert [text.get_text() for text in axis.texts] == ["75", "25", "100"]
 
 
-def test_no_mistakes_are_an_empty_picture() -> None:
+def test_without_mistakes_the_picture_is_empty() -> None:
     assert as_png(draw_mistakes(pd.DataFrame(), random_images(4))).startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What the report concludes from the tables, against slow versions and scikit-learn."""
+"""Summaries of the tables, compared with slow versions and scikit-learn."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix
 
 from stages.reporting.summaries import (
     accuracy_of_classes,
-    answer,
+    conclusion,
     confused_pairs,
     groups,
     read_table,
@@ -18,20 +18,20 @@ from stages.reporting.summaries import (
     surest_mistakes,
 )
 
-STREAM = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 NAMES = np.array(["ant", "bee", "cat", "dog"])
-ACTUAL = STREAM.integers(0, 4, 200)
-PREDICTED = np.where(STREAM.random(200) < 0.6, ACTUAL, STREAM.integers(0, 4, 200))
+ACTUAL = RNG.integers(0, 4, 200)
+PREDICTED = np.where(RNG.random(200) < 0.6, ACTUAL, RNG.integers(0, 4, 200))
 PREDICTIONS = pd.DataFrame(
     {
         "image": np.arange(200), "actual": NAMES[ACTUAL], "predicted": NAMES[PREDICTED],
-        "confidence": STREAM.random(200), "actual_group": NAMES[ACTUAL], "predicted_group": NAMES[PREDICTED],
+        "confidence": RNG.random(200), "actual_group": NAMES[ACTUAL], "predicted_group": NAMES[PREDICTED],
     }
 )  # fmt: skip
 CORRECT = PREDICTIONS.assign(predicted=lambda rows: rows.actual)
 
 
-def test_reliability_has_a_row_per_fifteenth_of_confidence() -> None:
+def test_the_reliability_table_has_15_bins_of_confidence() -> None:
     table = reliability(PREDICTIONS)
     expected = []
     for number in range(15):
@@ -63,17 +63,17 @@ def test_the_surest_mistakes_come_first() -> None:
     assert surest_mistakes(PREDICTIONS, 5).image.tolist() == [i for _, i in expected]
 
 
-def test_where_everything_is_correct_there_are_no_confused_pairs_and_no_mistakes() -> None:
+def test_if_all_predictions_are_correct_there_are_no_confused_pairs_and_no_mistakes() -> None:
     assert confused_pairs(CORRECT, 5) == []
     assert len(surest_mistakes(CORRECT, 5)) == 0
 
 
-def test_the_group_of_the_rest_comes_last() -> None:
+def test_the_group_all_others_comes_last() -> None:
     table = pd.DataFrame({"actual_group": ["zebra", "all others"], "predicted_group": ["bee", "bee"]})
     assert groups(table) == ["bee", "zebra", "all others"]
 
 
-def test_an_empty_number_in_a_table_is_none_and_names_of_classes_stay_words(tmp_path: Path) -> None:
+def test_empty_numbers_are_read_as_nan_and_class_names_as_text(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("actual,loss\n7,0.5\nnan,\n,1\n")
     table = read_table(tmp_path / "x.csv")
     assert table.actual.tolist() == ["7", "nan", ""]
@@ -96,8 +96,8 @@ def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> N
     assert result[1]["majority"] == 0.4
 
 
-def answered(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
-    """The sentence about SimCLR's accuracy beside the pixels' 50 % and the untrained network's 40 %."""
+def concluded(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
+    """The conclusion for SimCLR's accuracy, with 50 % for raw pixels and 40 % for the untrained network."""
     keys = {"probe": "logreg", "classes": "all"}
     accuracies = {"pixels": 0.5, "untrained": 0.4, "simclr": accuracy}
     scores = pd.DataFrame(
@@ -117,20 +117,20 @@ def answered(accuracy: float, low: float, high: float, with_twenty: float, pixel
         }.items()
         for count, a in drawn
     )
-    return answer(scores, gains, efficiency)
+    return conclusion(scores, gains, efficiency)
 
 
-def test_the_answer_names_the_best_control_and_how_few_labels_do_as_well_in_every_draw() -> None:
+def test_the_conclusion_names_the_best_control_and_the_number_of_labels_that_matches_it_in_every_draw() -> None:
     whole = (
-        "With all 250 labelled images, logistic regression on SimCLR's features is right for 70.0 % of the test "
-        "images, against 50.0 %: +20.0 points (95 % interval +15.0 to +25.0)."
+        "With all 250 labelled images, logistic regression classifies 70.0 % of the test images correctly with "
+        "SimCLR's features and 50.0 % with raw pixels: +20.0 points (95 % interval +15.0 to +25.0)."
     )
-    few = "With 20 labelled images of each class SimCLR's features do what raw pixels need all for. "
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.5) == few + whole
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.49) == whole
-    assert answered(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == whole  # which need no more either
+    few = "With 20 labelled images per class, SimCLR's features match raw pixels with all labelled images. "
+    assert concluded(0.7, 0.15, 0.25, with_twenty=0.5) == few + whole
+    assert concluded(0.7, 0.15, 0.25, with_twenty=0.49) == whole
+    assert concluded(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == whole  # pixels need only 20, too
 
 
-def test_the_answer_says_where_a_control_wins_and_where_nothing_can_be_said() -> None:
-    assert answered(0.4, -0.15, -0.05, 0.5).startswith("Raw pixels are better than SimCLR's features: with all 250 lab")
-    assert answered(0.51, -0.01, 0.03, 0.5).startswith("Between SimCLR's features and raw pixels these test images sh")
+def test_the_conclusion_reports_if_a_control_wins_or_no_difference_is_significant() -> None:
+    assert concluded(0.4, -0.15, -0.05, 0.5).startswith("Raw pixels are better than SimCLR's features: with all 250 ")
+    assert concluded(0.51, -0.01, 0.03, 0.5).startswith("These test images show no significant difference between Sim")

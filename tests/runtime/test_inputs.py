@@ -1,4 +1,4 @@
-"""A stage whose inputs change while it runs does not succeed."""
+"""A stage fails if its inputs change while it runs."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ CHANGES = [
     ("package/new.py", lambda: write("package/new.py", "")),
     ("data.bin", lambda: write("data.bin", "as it is!")),
     ("data.bin", lambda: Path("data.bin").unlink()),
-    ("examples/images", lambda: write("examples/images/cat/1.png", "as it was")),  # by its time
+    ("examples/images", lambda: write("examples/images/cat/1.png", "as it was")),  # only the time changes
     ("examples/images", lambda: write("examples/images/cat/2.png", "new")),
     ("params.yaml: lr", lambda: edit_params("lr: 2.0e-4", "lr: 3.0e-4")),
     ("params.yaml: augment", lambda: edit_params("blur: 0.5", "blur: 0.6")),
@@ -56,13 +56,13 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "change"), CHANGES)
-def test_what_changes_while_the_stage_runs_is_named(name: str, change: Callable[[], None]) -> None:
+def test_inputs_that_change_while_the_stage_runs_are_reported(name: str, change: Callable[[], None]) -> None:
     changed = pytest.raises(UserError, match=f"^{name}: changed while the stage")
     with changed, inputs_must_not_change("train", read_pipeline()["train"]):
         change()
 
 
-def test_what_the_stage_does_not_read_may_change() -> None:
+def test_files_and_parameters_that_the_stage_does_not_read_may_change() -> None:
     before = fingerprints(read_pipeline()["train"])
     with inputs_must_not_change("train", read_pipeline()["train"]):
         edit_params("max_iter: 100 ", "max_iter: 90 ")
@@ -73,14 +73,14 @@ def test_what_the_stage_does_not_read_may_change() -> None:
     assert fingerprints(read_pipeline()["train"]) == before
 
 
-def test_a_failure_of_the_stage_is_its_own() -> None:
+def test_an_exception_of_the_stage_is_not_replaced() -> None:
     with pytest.raises(ZeroDivisionError), inputs_must_not_change("train", read_pipeline()["train"]):
         write("train.py", "")
         raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("folder", ['"a\\0b"', "x" * 300])
-def test_a_folder_of_an_impossible_name_leads_to_one_line_or_none(folder: str) -> None:
+def test_a_folder_with_an_invalid_name_gives_at_most_a_one_line_error(folder: str) -> None:
     edit_params("folder: examples/images", f"folder: {folder}")
     try:
         fingerprints(read_pipeline()["train"])
@@ -88,6 +88,6 @@ def test_a_folder_of_an_impossible_name_leads_to_one_line_or_none(folder: str) -
         assert str(stopped).startswith("params.yaml: folder = ")
 
 
-def test_what_dvc_leaves_out_is_left_out() -> None:
+def test_the_ignored_files_are_those_of_dvcignore() -> None:
     lines = (ROOT / ".dvcignore").read_text().splitlines()
     assert tuple(line for line in lines if not line.startswith("#")) == IGNORED

@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and the one line that a mistake gets."""
+"""params.yaml: valid values, and one-line errors for mistakes."""
 
 import re
 import tracemalloc
@@ -8,7 +8,7 @@ import pytest
 
 from stages.check import Params
 from stages.runtime.errors import UserError
-from stages.runtime.params import FILE, WAY_BACK
+from stages.runtime.params import FILE, RESTORE_COMMAND
 from tests.repository import ROOT, load_params
 
 COMMITTED = (ROOT / FILE).read_text()
@@ -26,12 +26,12 @@ def load(old: str = "", new: str = "") -> Params:
 
 
 def refusal(old: str = "", new: str = "") -> list[str]:
-    """The lines for the wrong keys. Each is short, and the file stays as it is."""
+    """The lines for the wrong keys, which must be short."""
     with pytest.raises(UserError) as stopped:
         load(old, new)
     lines = str(stopped.value).splitlines()
     assert all(line.isprintable() and len(line) <= 400 for line in lines)
-    assert WAY_BACK in lines[-1]
+    assert RESTORE_COMMAND in lines[-1]
     assert list(Path().iterdir()) == [FILE]
     return lines[:-1] or lines
 
@@ -50,15 +50,15 @@ def test_defaults_are_the_reference_experiments() -> None:
         ("python", 1),
         ("torchrun --standalone --nproc-per-node=4", 4),
         ("torchrun --nnodes=2 --nproc_per_node=3", 6),
-        ("torchrun --nproc-per-node=gpu", 1),  # as many as there are: pretraining itself will know
+        ("torchrun --nproc-per-node=gpu", 1),  # unknown here; `pretrain` checks it again
     ],
 )
-def test_the_number_of_processes_is_read_where_it_is_given(launch: str, processes: int) -> None:
+def test_the_number_of_processes_is_read_from_launch(launch: str, processes: int) -> None:
     assert load(r"^launch: \S+", f"launch: {launch}").processes == processes
 
 
 @pytest.mark.parametrize("text", ["1e-05", "1.0e-5", "0.00001"])
-def test_every_way_to_write_a_number_arrives_as_a_float(text: str) -> None:
+def test_all_spellings_of_a_number_are_read_as_a_float(text: str) -> None:
     assert load(r"^lr: \S+", f"lr: {text}").lr == 1e-5
 
 
@@ -96,11 +96,11 @@ def test_a_missing_and_an_unknown_key_get_a_line_each() -> None:
     [
         *(b"lr: [", b"lr: 1\nlr: 2\n", b"\xff\xfe", b"- a list\n", b"", b"just text", b"lr: 1\n---\nlr: 2\n", b"a: \0"),
         *(b"lr: " + value for value in (b"2024-13-45", b"!!int abc", b"!!timestamp ''", b"!" + b"a" * 300 + b" b")),
-        *(b"lr: " + opening * 500 for opening in (b"[", b"{a: ", b"- ", b"? ")),  # nested too deep to be read
+        *(b"lr: " + opening * 500 for opening in (b"[", b"{a: ", b"- ", b"? ")),  # nested too deeply
         *(b"seed: " + b"9" * 5000, b"lr: *unknown", b"lr: !!python/object/apply:os.mkdir [executed]"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_in_one_line(content: bytes) -> None:
+def test_a_file_that_cannot_be_read_gives_a_one_line_error(content: bytes) -> None:
     FILE.write_bytes(content)
     with pytest.raises(UserError, match=r"^params\.yaml: ") as stopped:
         load_params()
@@ -111,24 +111,24 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(content: bytes) -> No
 
 @pytest.mark.parametrize("key", ["lr", "seed", "folder", "augment", "temperature"])
 @pytest.mark.parametrize("digits", [str(2**53 + 1), "1" + "0" * 400, "0x" + "f" * 5000])
-def test_a_number_beyond_all_bounds_is_refused_by_the_name_of_its_key(key: str, digits: str) -> None:
+def test_a_number_out_of_bounds_gives_an_error_with_its_key(key: str, digits: str) -> None:
     for value in (digits, f"[{digits}, x]"):
         [line] = refusal(rf"^{key}:", f"{key}: {value}\nold:")[:1]
         assert line.startswith(f"params.yaml: {key} = ")
 
 
 @pytest.mark.parametrize("value", ["'" + "x" * 5000 + "'", r'"a\0b"', "''"])
-def test_a_text_that_is_no_name_of_a_folder_is_refused_in_a_printable_line(value: str) -> None:
+def test_an_invalid_folder_name_gives_a_printable_one_line_error(value: str) -> None:
     [line] = refusal(r"^folder: \S+", f"folder: {value}")
     assert line.startswith("params.yaml: folder = ")
 
 
-def test_a_key_that_is_no_name_is_refused_in_a_short_line() -> None:
-    assert refusal(r"\Z", "7: 1\n") == ["params.yaml: 7 is not the name of a parameter"]
+def test_an_invalid_parameter_name_gives_a_short_line() -> None:
+    assert refusal(r"\Z", "7: 1\n") == ["params.yaml: 7 is not a valid parameter name"]
     assert len(refusal(r"\Z", "? [" + "abcde, " * 200 + "]\n: 1\n")) == 1
 
 
-def test_aliases_of_aliases_are_not_written_out() -> None:
+def test_nested_yaml_aliases_are_not_expanded() -> None:
     lists = ["&a0 [" + "x, " * 10 + "]"] + [f"&a{depth} [" + f"*a{depth - 1}, " * 10 + "]" for depth in range(1, 6)]
     tracemalloc.start()
     try:
@@ -138,6 +138,6 @@ def test_aliases_of_aliases_are_not_written_out() -> None:
         tracemalloc.stop()
 
 
-def test_a_missing_file_says_where_to_stand() -> None:
+def test_a_missing_file_gives_an_error_that_names_the_root_of_the_repository() -> None:
     with pytest.raises(UserError, match="root of the repository"):
         load_params()

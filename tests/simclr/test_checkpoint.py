@@ -1,4 +1,4 @@
-"""The checkpoint that a stopped training run resumes from."""
+"""The checkpoint from which a stopped training run resumes."""
 
 import shutil
 import signal
@@ -19,7 +19,7 @@ HISTORY = [{"epoch": 1, "train": {"loss": 1 / 3}}, {"epoch": 2, "train": {"loss"
 
 @pytest.fixture(autouse=True)
 def ignored_signals(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In an empty folder, with signals as in a shell's background job, which ignores Ctrl-C."""
+    """In an empty folder, with signals ignored as in a background job of a shell."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
     before = {sent: signal.signal(sent, signal.SIG_IGN) for sent in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -37,16 +37,16 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 
 def interrupted_run(run: dict[str, str]) -> Path:
-    """A run that is stopped after two epochs; where its checkpoint is."""
+    """Stops a run after two epochs; returns the path of its checkpoint."""
     trained = model(1)
     with pytest.raises(ZeroDivisionError), resumable(run) as checkpoint:
         checkpoint.save(HISTORY, model=trained)
-        trained.weight.data.zero_()  # what is kept is the state of the moment of saving
+        trained.weight.data.zero_()  # changes after `save` must not change the checkpoint
         raise ZeroDivisionError
     return checkpoint.path
 
 
-def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit_and_another_run_does_not() -> None:
+def test_a_stopped_run_restores_its_history_and_its_exact_weights_and_another_run_does_not() -> None:
     interrupted_run({"lr": "1"})
     other = model(2)
     with resumable({"lr": "2"}) as checkpoint:
@@ -57,7 +57,7 @@ def test_a_stopped_run_finds_its_history_and_its_weights_again_bit_for_bit_and_a
     assert same_weights(other, model(1))
 
 
-def test_training_does_not_wait_for_a_slow_disk_and_what_comes_meanwhile_is_skipped(
+def test_training_does_not_wait_for_a_slow_disk_and_skips_checkpoints_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     disk_is_free = threading.Event()
@@ -80,14 +80,14 @@ def test_training_does_not_wait_for_a_slow_disk_and_what_comes_meanwhile_is_skip
     assert Checkpoint(Path("x.state")).restore(model=model(3)) == HISTORY
 
 
-def test_a_state_that_cannot_be_written_ends_the_run_in_one_line() -> None:
+def test_a_checkpoint_that_cannot_be_written_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match=r"x\.state: cannot be written"), resumable({}) as checkpoint:
         checkpoint.path = Path("a file/x.state")
         Path("a file").touch()
         checkpoint.save(HISTORY, model=model(1))
 
 
-def test_success_deletes_it_even_if_somebody_cleared_the_checkpoints_meanwhile() -> None:
+def test_success_deletes_the_checkpoint_even_if_its_folder_was_deleted_meanwhile() -> None:
     path = interrupted_run({})
     with resumable({}) as checkpoint:
         assert path.exists()
@@ -96,7 +96,7 @@ def test_success_deletes_it_even_if_somebody_cleared_the_checkpoints_meanwhile()
     assert list(path.parent.iterdir()) == []
 
 
-def test_it_lies_in_the_users_repository_even_if_dvc_runs_a_copy(
+def test_the_checkpoint_is_in_the_users_repository_even_if_dvc_runs_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
@@ -104,7 +104,7 @@ def test_it_lies_in_the_users_repository_even_if_dvc_runs_a_copy(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
-def test_a_damaged_one_is_reported_and_ignored(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_reported_and_ignored(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = interrupted_run({})
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -112,17 +112,17 @@ def test_a_damaged_one_is_reported_and_ignored(damage: str, capsys: pytest.Captu
     other = model(2)
     with resumable({}) as checkpoint:
         assert checkpoint.restore(model=other) == []
-    assert "is damaged and ignored" in capsys.readouterr().err
+    assert "is damaged and will be ignored" in capsys.readouterr().err
     assert same_weights(other, model(2))
 
 
-def test_the_same_run_twice_at_once_is_refused_in_one_line() -> None:
+def test_a_second_process_with_the_same_run_gets_a_one_line_error() -> None:
     with resumable({}), pytest.raises(UserError, match="the same training is running"), resumable({}):
         pass
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Signals) -> None:
+def test_a_signal_ends_the_run_with_one_line_that_names_the_checkpoint(sent: signal.Signals) -> None:
     def stopped(saves: bool) -> str:
         with pytest.raises(UserError) as error, resumable({}) as checkpoint:
             if saves:
@@ -132,9 +132,9 @@ def test_a_signal_ends_it_with_one_line_that_says_what_is_kept(sent: signal.Sign
         return str(error.value)
 
     path = interrupted_run({})
-    assert f"the state after an earlier stop is kept in {path}" in stopped(saves=False)
+    assert f"the checkpoint of an earlier run is kept in {path}" in stopped(saves=False)
     path.unlink()
-    assert "nothing is kept" in stopped(saves=False)
-    assert stopped(saves=True).startswith(f"stopped; the state after epoch 2 is kept in {path}")
+    assert "there is no checkpoint" in stopped(saves=False)
+    assert stopped(saves=True).startswith(f"stopped; the checkpoint of epoch 2 is kept in {path}")
     with resumable({}) as again:
         assert again.restore(model=model(2)) == HISTORY

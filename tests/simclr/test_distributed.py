@@ -1,4 +1,4 @@
-"""Several processes do what one does, in float64, where rounding hides nothing; and what usual mistakes would do."""
+"""Several processes give the results of one (in float64, to exclude rounding), and typical mistakes are detected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +18,9 @@ from stages.simclr.model import SimCLR
 from tests.repository import CPU, VIEW, random_images
 
 BATCH, PROCESSES = 8, 4
-CLOSE = 1e-10  # of the largest number of a tensor
+TOLERANCE = 1e-10  # relative to the largest value of a tensor
 
-Step = dict[str, Tensor]  # the loss, the change of every parameter and of BatchNorm's statistics
+Step = dict[str, Tensor]  # the loss, and the changes of the parameters and BatchNorm's statistics
 
 
 def view(images: Tensor, rng: Generator) -> Tensor:
@@ -28,7 +28,7 @@ def view(images: Tensor, rng: Generator) -> Tensor:
 
 
 def one_step() -> Step:
-    """What a step of SGD with a learning rate of 1, which is the gradient, changes."""
+    """The changes by a step of SGD with learning rate 1, so that they are the gradients."""
     torch.manual_seed(0)
     model: nn.Module = SimCLR("resnet18", "imagenet", 16).double()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -43,7 +43,7 @@ def one_step() -> Step:
 
 
 def features() -> Tensor:
-    """Of more images than one batch of the extraction."""
+    """Features of more images than one batch of the extraction."""
     torch.manual_seed(0)
     return extract(SimCLR("resnet18", "imagenet", 16).encoder, random_images(600), CPU).all()
 
@@ -56,7 +56,7 @@ def mean_of_gradients(model: nn.Module) -> None:
 
 
 def own_rows_only(z: Tensor, temperature: float) -> tuple[Tensor, Any]:
-    """Each process scores its own rows, so what its embeddings do as candidates in others' rows has no gradient."""
+    """Each process has the loss of its own rows only, so its embeddings get no gradient as candidates of other rows."""
     logits = without_self(cosine_similarities(z)) / temperature
     partner = torch.arange(len(z)).roll(len(z) // 2)
     own = nn.functional.cross_entropy(distributed.shard(logits), distributed.shard(partner), reduction="sum") / len(z)
@@ -64,13 +64,13 @@ def own_rows_only(z: Tensor, temperature: float) -> tuple[Tensor, Any]:
 
 
 def both_views_of_its_images(rows: Tensor) -> Tensor:
-    """Then the gathered rows are not all first views and then all second ones."""
+    """With this shard, the gathered rows are not all first views followed by all second views."""
     return distributed.shard(rows[: len(rows) // 2]).repeat(2)
 
 
 MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "gradients averaged": (training, "sum_gradients", mean_of_gradients),
-    "candidates without a gradient": (training, "contrast", own_rows_only),
+    "candidates without a gradient": (training, "loss_and_metrics", own_rows_only),
     "views in another order": (training, "shard", both_views_of_its_images),
     "BatchNorm per process": (distributed, "synchronise_batch_norm", lambda model: None),
 }
@@ -89,7 +89,7 @@ def worker(rank: int, folder: Path) -> None:
 
 
 def difference(step: Step, expected: Step) -> dict[str, float]:
-    """The largest one of each tensor, as a fraction of the largest number that is expected."""
+    """The largest difference in each tensor, relative to the largest expected value."""
     assert step.keys() == expected.keys()
     return {
         name: float((step[name] - value).abs().max() / value.abs().max().clamp(min=1e-30))
@@ -97,8 +97,8 @@ def difference(step: Step, expected: Step) -> dict[str, float]:
     }
 
 
-def test_loss_gradients_batchnorm_and_features_of_several_processes_are_those_of_one(tmp_path: Path) -> None:
-    """And the usual mistakes would be seen. One test, so that pytest-xdist starts the processes once."""
+def test_loss_gradients_batchnorm_and_features_of_several_processes_equal_those_of_one(tmp_path: Path) -> None:
+    """Typical mistakes are detected. All in one test, so that pytest-xdist starts the processes only once."""
     spawn(worker, (tmp_path,), nprocs=PROCESSES)
     runs = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PROCESSES)]
     first, *others = (each["correct"] for each in runs)
@@ -106,14 +106,14 @@ def test_loss_gradients_batchnorm_and_features_of_several_processes_are_those_of
     alone = one_step()
     differences = difference(first, alone)
     assert {"loss", "head.2.weight", "encoder.conv1.weight", "encoder.layer4.1.bn2.running_var"} <= differences.keys()
-    assert max(differences.values()) < CLOSE, max(differences.items(), key=lambda item: item[1])
+    assert max(differences.values()) < TOLERANCE, max(differences.items(), key=lambda item: item[1])
     for mistake in MISTAKES:
         assert max(difference(runs[0][mistake], alone).values()) > 1e-3, mistake
     expected = features()
     assert all(torch.equal(each["features"], expected) for each in runs)
 
 
-def test_one_process_gets_what_it_gave() -> None:
+def test_with_one_process_the_functions_return_their_argument() -> None:
     x = torch.arange(6.0)
     assert torch.equal(distributed.shard(x), x)
     assert torch.equal(distributed.all_gather(x), x)

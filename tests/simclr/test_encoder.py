@@ -1,4 +1,4 @@
-"""Every backbone is torchvision's ResNet, computed faster; it trains, extracts and exports."""
+"""Every backbone equals torchvision's ResNet; it trains, extracts and exports."""
 
 import copy
 import math
@@ -28,13 +28,13 @@ def pixels(count: int) -> Tensor:
     return random_images(count).permute(0, 3, 1, 2)
 
 
-def test_the_parameter_offers_every_backbone() -> None:
+def test_the_parameter_allows_every_backbone() -> None:
     assert set(get_args(Backbone)) == set(BACKBONES) == set(FEATURES)
 
 
 @pytest.mark.parametrize(("backbone", "training"), [("resnet18", True), *((name, False) for name in FEATURES)])
-def test_a_backbone_is_torchvisions_network(backbone: str, training: bool) -> None:
-    """Its names, the initial weights of a seed, features, gradients and BatchNorm's statistics."""
+def test_every_backbone_equals_torchvisions_network(backbone: str, training: bool) -> None:
+    """Parameter names, initial weights for a seed, features, gradients and BatchNorm's statistics."""
     torch.manual_seed(0)
     stock = torchvision.models.get_model(backbone)
     after = torch.get_rng_state()
@@ -60,7 +60,7 @@ def test_a_backbone_is_torchvisions_network(backbone: str, training: bool) -> No
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (4, 1), (3, 2)])
-def test_tiny_map_convolution_is_the_convolution(size: tuple[int, int], stride: int) -> None:
+def test_the_convolution_on_tiny_maps_equals_pytorchs(size: tuple[int, int], stride: int) -> None:
     torch.manual_seed(0)
     tiny, stock = (layer(3, 5, 3, stride, padding=1).double() for layer in (TinyMapConv2d, nn.Conv2d))
     stock.load_state_dict(tiny.state_dict())
@@ -76,7 +76,7 @@ def test_tiny_map_convolution_is_the_convolution(size: tuple[int, int], stride: 
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_integer_and_float_pixels_are_scaled_alike() -> None:
+def test_integer_and_float_pixels_give_the_same_features() -> None:
     encoder = Encoder("resnet18", "imagenet").eval()
     assert torch.equal(encoder(pixels(2)), encoder(pixels(2).float()))
 
@@ -101,7 +101,7 @@ def test_cifar_stem_keeps_the_resolution() -> None:
 
 @cache
 def two_steps(backbone: str, stem: str) -> tuple[Encoder, list[float], list[str]]:
-    """The encoder after two steps, their losses, and the names of the tensors that they did not change."""
+    """The encoder after two steps, the losses, and the names of unchanged tensors."""
     torch.manual_seed(0)
     model = SimCLR(backbone, stem, 16)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -113,7 +113,7 @@ def two_steps(backbone: str, stem: str) -> tuple[Encoder, list[float], list[str]
 
 
 @pytest.mark.parametrize(("backbone", "stem"), [*((each, "imagenet") for each in FEATURES), ("resnet18", "cifar")])
-def test_two_steps_change_every_weight_and_features_are_those_of_the_trained_backbone(backbone: str, stem: str) -> None:
+def test_two_steps_change_every_weight_and_extraction_uses_the_trained_backbone(backbone: str, stem: str) -> None:
     encoder, losses, unchanged = two_steps(backbone, stem)
     assert all(math.isfinite(loss) and loss > 0 for loss in losses)
     assert unchanged == []
@@ -122,8 +122,8 @@ def test_two_steps_change_every_weight_and_features_are_those_of_the_trained_bac
     torch.testing.assert_close(extract(encoder, random_images(6), CPU).all(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_an_exported_resnet50_predicts_what_pytorch_does() -> None:
-    """test_export.py exports a ResNet-18, which has a ResNet-34's blocks."""
+def test_an_exported_resnet50_predicts_the_same_as_pytorch() -> None:
+    """test_export.py exports a ResNet-18, which has the same blocks as a ResNet-34."""
     encoder = copy.deepcopy(two_steps("resnet50", "imagenet")[0])
     encoder.set_3x3_convolutions(nn.Conv2d)
     rng = Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""NT-Xent against the paper's algorithm and against mathematics."""
+"""NT-Xent compared with the paper's algorithm and with formulas."""
 
 import math
 
@@ -33,8 +33,8 @@ def test_nt_xent_matches_the_double_loop_of_algorithm_1(temperature: float) -> N
     assert loss == pytest.approx(loss_of_algorithm_1(random_z(), temperature), rel=1e-5)
 
 
-def test_orthogonal_pairs_cost_what_the_formula_says() -> None:
-    z = torch.eye(4).repeat(2, 1)  # partners agree (cosine 1), all others are orthogonal (cosine 0)
+def test_the_loss_of_orthogonal_pairs_is_that_of_the_formula() -> None:
+    z = torch.eye(4).repeat(2, 1)  # cosine 1 for positive pairs, 0 for negative pairs
     expected = math.log(1 + 6 * math.exp(-1 / 0.5))
     assert nt_xent(cosine_similarities(z), 0.5).item() == pytest.approx(expected, rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""The measures of a healthy pretraining against sorting, loops and mathematics."""
+"""The measures of pretraining compared with sorting, loops and formulas."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_metrics_match_sorting_every_row() -> None:
 
 
 @pytest.mark.parametrize("similarity", [1.0, math.nan])
-def test_embeddings_that_are_equal_or_not_finite_find_no_partner(similarity: float) -> None:
+def test_equal_embeddings_and_nan_have_zero_contrastive_accuracy(similarity: float) -> None:
     metrics = contrastive_metrics(torch.full((8, 8), similarity))
     assert metrics["top1"] == 0
     assert metrics["position"] >= 7  # the last of seven candidates
@@ -59,7 +59,7 @@ def test_health_matches_the_definitions_written_as_loops() -> None:
     assert health["rank"] == pytest.approx(math.exp(entropy), rel=1e-4)
 
 
-def test_pytorch_on_a_gpu_and_numpy_agree() -> None:
+def test_health_by_pytorch_and_by_numpy_agrees() -> None:
     first, second = random_z(12).chunk(2)
     by_torch = _health(torch, lambda x: torch.pdist(x).square(), first, second)
     assert by_torch == pytest.approx(embedding_health(first, second), rel=1e-12)

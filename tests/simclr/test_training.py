@@ -1,4 +1,4 @@
-"""The parts of the training loop: who is held out, what is drawn, what a step and an epoch do."""
+"""The parts of the training loop: split, random numbers, batches, steps, epochs, errors."""
 
 import math
 from pathlib import Path
@@ -13,15 +13,15 @@ from tqdm import tqdm
 from stages.io.tensors import open_tensors, write_tensors
 from stages.simclr.graph import GraphedStep
 from stages.simclr.model import SimCLR
-from stages.simclr.monitoring import what_is_wrong
+from stages.simclr.monitoring import find_problem
 from stages.simclr.training import (
     Metrics,
     TrainingStep,
-    contrast,
     embed,
     epoch_seed,
     evaluate,
     load_batches,
+    loss_and_metrics,
     mean_of,
     split,
     to_gpu,
@@ -53,7 +53,7 @@ class Tiny(nn.Sequential):
         (7, 4, 0, 4),
     ],
 )
-def test_split_is_whole_batches_of_different_images(count: int, batch_size: int, train: int, held_out: int) -> None:
+def test_the_split_has_whole_batches_of_distinct_images(count: int, batch_size: int, train: int, held_out: int) -> None:
     parts = split(count, batch_size, epoch_rng(0))
     assert [len(part) for part in parts] == [train, held_out]
     together = torch.cat(parts)
@@ -61,14 +61,14 @@ def test_split_is_whole_batches_of_different_images(count: int, batch_size: int,
     assert together.max() < count
 
 
-def test_every_seed_and_every_epoch_draws_its_own_numbers() -> None:
+def test_every_seed_and_epoch_gives_different_random_numbers() -> None:
     pairs = [(seed, epoch) for seed in (0, 1, 2, 2**31 - 1) for epoch in (0, 1, 2, 25)]
     first_draws = {torch.rand(1, generator=Generator().manual_seed(epoch_seed(*pair))).item() for pair in pairs}
     assert len(first_draws) == len(pairs)
 
 
 @pytest.mark.parametrize("device", [CPU, *GPUS])
-def test_batches_read_from_a_file_are_those_of_images_in_memory(device: torch.device, tmp_path: Path) -> None:
+def test_batches_read_from_a_file_equal_those_of_images_in_memory(device: torch.device, tmp_path: Path) -> None:
     write_tensors(tmp_path / "x.safetensors", {"images": random_images(64)})
     stored = open_tensors(tmp_path / "x.safetensors")[0]["images"]
     batches = torch.randperm(64, generator=epoch_rng(1, device), device=device).split(8)
@@ -80,7 +80,7 @@ def test_batches_read_from_a_file_are_those_of_images_in_memory(device: torch.de
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what a GPU would have to wait for: a number read by the host, or a tensor made of the host's numbers."""
+    """Forbids operations that synchronise with a GPU: reading a number, or creating a tensor from host numbers."""
 
     REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh")
 
@@ -95,8 +95,8 @@ def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> Non
     model = SimCLR("resnet18", "imagenet", 128)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     step = TrainingStep(model, optimizer, VIEW, 0.5, epoch_rng(1))
-    step(random_images(8).repeat(2, 1, 1, 1))  # makes the optimizer's state
-    optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)  # as a graph has it
+    step(random_images(8).repeat(2, 1, 1, 1))  # creates the optimizer's state
+    optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)  # as in a graph
     with NoWaiting():
         step(random_images(8).repeat(2, 1, 1, 1))
         for waits in (lambda: torch.tensor([5.0, 3.0, 1.0], device=CPU), lambda: torch.ones(1).item()):
@@ -105,7 +105,7 @@ def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> Non
 
 
 @pytest.mark.parametrize("device", [CPU, *GPUS])
-def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device) -> None:
+def test_training_reduces_the_loss_and_is_deterministic(device: torch.device) -> None:
     def train() -> tuple[list[float], dict[str, Tensor]]:
         torch.manual_seed(0)
         model = Tiny().to(device)
@@ -127,8 +127,8 @@ def test_an_epoch_learns_and_the_same_epoch_learns_the_same(device: torch.device
 @pytest.mark.parametrize(
     ("stem", "batch_size"), [("imagenet", 256), ("imagenet", 4096), ("cifar", 256), ("cifar", 4096)]
 )
-def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_anew(stem: str, batch_size: int) -> None:
-    """Six steps in each of two epochs, of other learning rates and draws: weights, moments and metrics."""
+def test_a_graph_gives_the_bytes_of_single_steps_even_if_it_is_recorded_again(stem: str, batch_size: int) -> None:
+    """Weights, moments and metrics after two epochs of six steps, with different learning rates and draws."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     there = random_images(6 * batch_size).to(GPUS[0])
 
@@ -147,7 +147,7 @@ def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_ane
         step, rng = stepped(model, optimizer)
         metrics: list[Metrics] = []
         for epoch in (1, 2):
-            # A graph has the learning rate in float32, so it is one that float32 holds exactly.
+            # A graph has the learning rate in float32, so this one is exact in float32.
             optimizer.param_groups[0]["lr"] = 2.0**-12 / epoch
             rng.manual_seed(epoch_seed(0, epoch))
             batches = torch.randperm(len(there), generator=rng, device=GPUS[0]).split(batch_size)
@@ -169,7 +169,7 @@ def test_a_graph_computes_the_bytes_of_single_steps_also_when_it_is_recorded_ane
 
 
 @needs_gpu
-def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -> None:
+def test_loss_and_gradients_on_a_gpu_agree_with_the_cpu() -> None:
     def gradients_on(device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(0)
         model = SimCLR("resnet18", "imagenet", 128).to(device)
@@ -178,7 +178,7 @@ def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -
             return pixels.permute(0, 3, 1, 2).float()
 
         z = embed(model, random_images(64).repeat(2, 1, 1, 1).to(device), given, epoch_rng(0, device))
-        loss, _ = contrast(z, 0.5)
+        loss, _ = loss_and_metrics(z, 0.5)
         loss.backward()
         return loss.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -186,7 +186,7 @@ def test_loss_and_gradients_of_given_views_are_those_of_the_cpu_on_a_gpu_too() -
     torch.testing.assert_close(loss_there, loss, rtol=5e-3, atol=0)
     assert gradients.keys() == gradients_there.keys()
     together, there = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, gradients_there))
-    assert torch.cosine_similarity(together, there, dim=0) > 0.85  # eight bits of bfloat16; on an H100 0.92
+    assert torch.cosine_similarity(together, there, dim=0) > 0.85  # 0.92 on an H100; bfloat16 has eight bits
 
 
 @needs_gpu
@@ -197,7 +197,7 @@ def test_views_on_a_gpu_have_the_same_mean_and_deviation() -> None:
     assert there.std() == pytest.approx(here.std().item(), rel=0.01)
 
 
-def test_scoring_held_out_images_changes_nothing() -> None:
+def test_evaluation_does_not_change_the_model() -> None:
     torch.manual_seed(0)
     model = Tiny()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -207,12 +207,12 @@ def test_scoring_held_out_images_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def trouble_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest: int = 255) -> str | None:
+def problem_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest: int = 255) -> str | None:
     step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr), VIEW, 0.5, epoch_rng(1))
     batches = torch.arange(count).split(8)
     fitted = train_epoch(step, random_images(count), batches, tqdm(disable=True))
     scored = evaluate(model, random_images(count), batches, VIEW, epoch_rng(0), 0.5)
-    return what_is_wrong(fitted, scored, random_images(count) // (256 // (brightest + 1)), torch.arange(count))
+    return find_problem(fitted, scored, random_images(count) // (256 // (brightest + 1)), torch.arange(count))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def trouble_of_an_epoch(model: nn.Module, lr: float, count: int = 32, brightest:
 )
 def test_a_loss_that_is_not_finite_is_reported_with_its_step(lr: float, count: int, expected: str) -> None:
     torch.manual_seed(0)
-    assert str(trouble_of_an_epoch(Tiny(), lr, count)).startswith(expected)
+    assert str(problem_of_an_epoch(Tiny(), lr, count)).startswith(expected)
 
 
 @pytest.mark.parametrize("constant", [0, 1])
@@ -234,8 +234,8 @@ def test_collapsed_embeddings_are_reported(constant: int) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 0 * super().forward(x) + constant
 
-    trouble = str(trouble_of_an_epoch(Collapsed(), lr=1e-3))
-    assert trouble.startswith("step 4: all embeddings are the same; a smaller lr")
-    # 12-bit images in 16 bits, read by their upper byte.
-    faint = str(trouble_of_an_epoch(Collapsed(), lr=1e-3, brightest=15))
-    assert faint.startswith("step 4: all embeddings are the same; and the images are faint: their pixels deviate by ")
+    problem = str(problem_of_an_epoch(Collapsed(), lr=1e-3))
+    assert problem.startswith("step 4: all embeddings are equal; a smaller lr")
+    # As if only the upper byte of 12-bit images was read.
+    faint = str(problem_of_an_epoch(Collapsed(), lr=1e-3, brightest=15))
+    assert faint.startswith("step 4: all embeddings are equal; check the images, which have a low contrast (standard ")
