@@ -73,7 +73,7 @@ def larger_than_memory() -> None:
 
 
 def set_up(folder: Path, changes: dict[str, Any]) -> None:
-    """A folder in which the stages run, with the committed parameters but for some."""
+    """Prepares a folder for the stages, with the committed parameters except for `changes`."""
     params = YAML().load(ROOT / "params.yaml")
     for key, value in changes.items():
         params[key] = {**params[key], **value} if isinstance(value, dict) else value

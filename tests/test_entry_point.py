@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.runtime.arithmetic import THREAD_VARIABLES, has_avx2, switches
+from stages.runtime.arithmetic import THREAD_VARIABLES, environment_variables, has_avx2
 from stages.runtime.params import FILE, RESTORE_COMMAND, read_params
 from tests.repository import ROOT
 
@@ -20,7 +20,7 @@ MODULES = sorted(
     for path in (ROOT / "stages").rglob("*.py")
     if path.name != "__init__.py"
 )
-VARIABLES = list(switches({}, compatible=True))
+VARIABLES = list(environment_variables({}, compatible=True))
 # Without the variables, which conftest.py sets for the tests.
 BARE = {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
@@ -106,7 +106,7 @@ def test_the_variables_are_set_before_a_numeric_library_is_imported(name: str) -
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
-    assert {switch: environment.get(switch) for switch in expected} == expected
+    assert {name: environment.get(name) for name in expected} == expected
 
 
 def test_check_computes_nothing_and_imports_no_numeric_library(folder: Path) -> None:

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from stages.runtime import arithmetic
-from stages.runtime.arithmetic import has_avx2, switches, verify_arithmetic
+from stages.runtime.arithmetic import environment_variables, has_avx2, verify_arithmetic
 from stages.simclr.augmentation import augment
 from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep, evaluate, train_epoch
@@ -175,7 +175,7 @@ def test_the_trace_detects_operations_that_depend_on_the_vendor() -> None:
 @AVX2
 def test_mkl_uses_compatible_mode_except_in_pretraining() -> None:
     names = ("pretrain", "extract-features", "fit-logreg")
-    modes = [switches({}, name in arithmetic.MKL_COMPATIBLE_STAGES)["MKL_CBWR"] for name in names]
+    modes = [environment_variables({}, name in arithmetic.MKL_COMPATIBLE_STAGES)["MKL_CBWR"] for name in names]
     assert modes == ["AVX2,STRICT", "COMPATIBLE", "COMPATIBLE"]
 
 
@@ -192,11 +192,11 @@ def test_differences_from_other_machines_are_reported_in_one_line(
     monkeypatch.setattr(arithmetic, "has_avx2", lambda: False)
     verify_arithmetic(64, True)
     assert capsys.readouterr().out.startswith("this processor has no AVX2: results will differ")
-    assert "MKL_CBWR" not in switches({}, False)
+    assert "MKL_CBWR" not in environment_variables({}, False)
 
 
 def test_without_same_bytes_the_libraries_choose_their_kernels() -> None:
-    found = switches({"same_bytes": False, "threads": 64}, True)
+    found = environment_variables({"same_bytes": False, "threads": 64}, True)
     assert found["OMP_NUM_THREADS"] == "64"
     assert not found.keys() & {"MKL_CBWR", *arithmetic.SAME_KERNELS}
 

@@ -64,7 +64,7 @@ class Scaling:
 
 
 def newton(C: float, max_iter: int) -> LogisticRegression:
-    """Uses Newton's method, which has no state besides the weights, so that a warm start continues a fit exactly."""
+    """Newton's method has no state except the weights, so a warm start continues a fit exactly."""
     return LogisticRegression(C=C, tol=tolerance(C), max_iter=max_iter, solver="newton-cg", warm_start=True)
 
 

@@ -37,10 +37,10 @@ def has_avx2() -> bool:
 
 def fix_arithmetic(name: str, params: dict[str, Any]) -> None:
     """Sets the environment for a stage, before a numeric library is imported. params: of params.yaml, unvalidated."""
-    os.environ.update(switches(params, name in MKL_COMPATIBLE_STAGES))
+    os.environ.update(environment_variables(params, name in MKL_COMPATIBLE_STAGES))
 
 
-def switches(params: dict[str, Any], compatible: bool) -> dict[str, str]:
+def environment_variables(params: dict[str, Any], compatible: bool) -> dict[str, str]:
     """The environment variables. compatible: whether MKL must compute all operations equally for every vendor."""
     found = dict.fromkeys(THREAD_VARIABLES, str(params.get("threads", 2)))
     found["MKL_DYNAMIC"] = "FALSE"  # use this number of threads even with fewer cores

@@ -1,6 +1,6 @@
 """The training step as one CUDA graph, which the host launches with a single call.
 
-Without a graph, launching the 480 kernels takes the host several times as long as running them takes a large GPU.
+Without a graph, the host needs several times as long to launch the hundreds of kernels as a large GPU to run them.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 """
 

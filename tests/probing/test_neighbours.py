@@ -1,4 +1,4 @@
-"""Nearest neighbours against a double loop."""
+"""Nearest neighbours compared with a double loop."""
 
 import math
 
@@ -12,7 +12,7 @@ Y = np.arange(40) % 5
 
 
 def by_cosine(query: list[float]) -> list[tuple[float, int]]:
-    """Cosine and number of every row, the nearest first."""
+    """Cosine and index of every row, the nearest first."""
     found = [
         (sum(a * b for a, b in zip(query, row, strict=True)) / math.hypot(*query) / math.hypot(*row), number)
         for number, row in enumerate(X.tolist())

@@ -1,4 +1,4 @@
-"""Scores and intervals against scikit-learn, formulas and simulation."""
+"""Scores and intervals compared with scikit-learn, formulas and simulations."""
 
 import math
 

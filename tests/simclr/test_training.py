@@ -237,5 +237,7 @@ def test_collapsed_embeddings_are_reported(constant: int) -> None:
     problem = str(problem_of_an_epoch(Collapsed(), lr=1e-3))
     assert problem.startswith("step 4: all embeddings are equal; a smaller lr")
     # As if only the upper byte of 12-bit images was read.
-    faint = str(problem_of_an_epoch(Collapsed(), lr=1e-3, brightest=15))
-    assert faint.startswith("step 4: all embeddings are equal; check the images, which have a low contrast (standard ")
+    problem = str(problem_of_an_epoch(Collapsed(), lr=1e-3, brightest=15))
+    assert problem.startswith(
+        "step 4: all embeddings are equal; check the images, which have a low contrast (standard "
+    )
