@@ -16,7 +16,7 @@ from stages.images.sizes import Sizes, count_images
 from stages.io.writing import write_bytes
 from stages.probing.params import FitParams
 from stages.runtime.errors import shortened
-from stages.runtime.params import refused
+from stages.runtime.params import params_error
 from stages.simclr.params import LaunchParams, PretrainParams
 
 
@@ -28,12 +28,12 @@ class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, FitPar
 
 def main(params: Params) -> None:
     if mistakes := contradictions(params):
-        raise refused(mistakes)
+        raise params_error(mistakes)
     sizes = count_images(params.data, Path(params.folder))
     if sizes.left_out:
         print(f"{params.folder}: {sizes.left_out}")
     if mistakes := too_few_images(params, sizes):
-        raise refused(mistakes)
+        raise params_error(mistakes)
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
 
 

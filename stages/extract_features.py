@@ -3,10 +3,8 @@
 The projection head is not used (section 4.2 of the paper: h gives better features than z), and nothing is augmented.
 The controls are the raw pixels, an untrained encoder and, if pretraining started from ImageNet's weights, that encoder.
 
-Writes  data/features.safetensors   {train,test}_{pixels,untrained,imagenet,simclr} (N, D) float32, the fine and
-                                    coarse labels, `test_seen` (duplicates of earlier images); metadata: the names of
-                                    the encoders and classes
-        plots/data/maps.csv         t-SNE of test images: a row per encoder (before and after SimCLR) and image
+data/features.safetensors has {train,test}_{pixels,untrained,imagenet,simclr} (N, D) float32, fine and coarse labels,
+`test_seen` (duplicates of earlier images) and, as metadata, the names of the encoders and classes.
 """
 
 from collections import deque

@@ -5,15 +5,8 @@
 2. linear: the linear layer of the reference experiment, for the first classes.
 3. neighbours: votes of the nearest training images, for all classes and superclasses.
 
-Writes  metrics/probes.json               accuracies, and SimCLR's gain over the best control
-        plots/data/scores.csv             every probe: a row per probe, classes, encoder and split
-        plots/data/gains.csv              SimCLR's gain: a row per probe, classes and control
-        plots/data/fits.csv               scores per step of the fits, for the encoder before and after SimCLR
-        plots/data/choice_of_C.csv        validation loss of each candidate
-        plots/data/label_efficiency.csv   accuracy with few labels, a row per draw
-        plots/data/predictions.csv        predictions of the logistic regression of all classes on SimCLR's features
-        models/classifier.safetensors     that logistic regression: scores are weight @ h + bias
-        data/neighbours.csv               example test images and their nearest training images, for the report
+dvc.yaml describes the outputs. models/classifier.safetensors is the logistic regression of all classes on SimCLR's
+features: scores are weight @ h + bias.
 """
 
 from pathlib import Path

@@ -38,7 +38,7 @@ def imports(file: Path) -> set[Path]:
 
 
 def reachable(file: Path) -> set[Path]:
-    """The file, and the modules of stages/ that it imports directly or indirectly."""
+    """The file, and all modules of stages/ that it needs."""
     return {file}.union(*(reachable(module) for module in imports(file)))
 
 

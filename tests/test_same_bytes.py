@@ -38,10 +38,9 @@ AVX2 = pytest.mark.skipif(
 
 
 def outputs(repository: Repository) -> dict[str, str]:
-    """Hashes of all outputs of a small run. The report is left out, because it contains versions of packages.
+    """Hashes of all outputs of a small run, without the report, which contains versions of packages.
 
-    Of pictures, only the pixels count, because their compression may depend on the processor. Of models, the metadata
-    do not count.
+    Only the pixels of pictures count, because compression may depend on the processor. Metadata of models do not count.
     """
     found = {}
     for path, content in repository.bytes(*RESULTS).items():

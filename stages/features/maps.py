@@ -1,4 +1,4 @@
-"""Maps of features in two dimensions, for visual inspection."""
+"""Two-dimensional maps of features."""
 
 import torch
 from sklearn.manifold import TSNE

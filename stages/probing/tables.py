@@ -114,7 +114,6 @@ def curve_table(results: Results) -> pd.DataFrame:
 
 
 def choice_table(results: Results) -> pd.DataFrame:
-    """The validation loss of each candidate for C."""
     return pd.DataFrame(
         {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(C == result.probe.C)}
         for (_, classes, encoder), result in results.items()

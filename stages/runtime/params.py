@@ -76,10 +76,10 @@ def validated(declared: type[S], content: dict[str, Any]) -> S:
     try:
         return declared.model_validate(content)
     except ValidationError as error:
-        raise refused([_explain(detail) for detail in error.errors(include_url=False)]) from None
+        raise params_error([_explain(detail) for detail in error.errors(include_url=False)]) from None
 
 
-def refused(mistakes: list[str]) -> UserError:
+def params_error(mistakes: list[str]) -> UserError:
     """One line per mistake, and how to restore the committed parameters."""
     return UserError("\n".join([f"{FILE}: {mistake}" for mistake in mistakes] + [ADVICE]))
 

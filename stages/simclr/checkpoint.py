@@ -81,7 +81,6 @@ class Checkpoint:
 
 
 def _copied(state: Any) -> Any:
-    """A copy with all tensors on the CPU."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
