@@ -45,9 +45,11 @@ def main(params: Params) -> None:
     pictures = {name: as_png(figure) for name, figure in figures.items()}
     for name in PICTURE_FILES:
         write_bytes(Path(f"plots/{name}.png"), pictures[name])
+    _, encoder = open_tensors(Path("models/simclr.safetensors"))
     page = render(
         "report.html.jinja",
         data=params.data,
+        backbone=encoder["backbone"],
         weights=params.weights,
         results=results,
         conclusion=conclusion(tables["scores"], tables["gains"], tables["label_efficiency"]),
@@ -61,6 +63,5 @@ def main(params: Params) -> None:
         hashes={name: md5(Path(name)) for name in HASHED_FILES},
     )
     write_bytes(Path("report.html"), page.encode())
-    _, encoder = open_tensors(Path("models/simclr.safetensors"))
     card = model_card(params.data, encoder, names["fine_names"], params.first_classes, tables)
     write_bytes(Path("models/README.md"), card.encode())

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from torch import Tensor
 
 from stages.io.tensors import Rows
-from stages.reporting.summaries import ENCODERS, PROBES, accuracy_of_classes, groups, reliability, surest_mistakes
+from stages.reporting.summaries import ENCODERS, PROBE_TITLES, accuracy_of_classes, groups, reliability, surest_mistakes
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
 # Colour and marker of each encoder in all figures.
@@ -58,7 +58,9 @@ def draw(
     calibration_error = scores.calibration_error["logreg", "all", "simclr", "test"]
     of_all = tables["fits"][(tables["fits"].probe == "logreg") & (tables["fits"].classes == "all")]
     fits = {
-        f"{probe}, {classes}, {column}": draw_fits(fit, column, f"{PROBES[probe]}, {classes} classes".capitalize(), y)
+        f"{probe}, {classes}, {column}": draw_fits(
+            fit, column, f"{PROBE_TITLES.get(probe, probe)}, {classes} classes".capitalize(), y
+        )
         for (probe, classes), fit in tables["fits"].groupby(["probe", "classes"], sort=False)
         for column, y in (("loss", "cross entropy (nats)"), ("accuracy", "accuracy"))
     }

@@ -19,7 +19,7 @@ CONTROL_PHRASES = {
     "untrained": "features of the untrained network",
     "imagenet": "features of the network with ImageNet's weights",
 }
-PROBES = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
+PROBE_TITLES = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
 
 # Text columns, even if a class is called 7 or nan.
 TEXT_COLUMNS = ("actual", "actual_group", "class", "classes", "control", "encoder", "neighbour_class", "predicted",
@@ -37,7 +37,7 @@ def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, 
     for (probe, name), of_probe in scores.groupby(["probe", "classes"], sort=False):
         test, train = (of_probe[of_probe.split == split].set_index("encoder") for split in ("test", "train"))
         of_gains = gains[(gains.probe == probe) & (gains.classes == name)].set_index("control")
-        rows[f"{PROBES[probe]}, {classes[name]}"] = {
+        rows[f"{PROBE_TITLES.get(probe, probe)}, {classes[name]}"] = {
             "classes": name,
             "test": test.to_dict("index"),
             "gain": of_gains.to_dict("index"),
