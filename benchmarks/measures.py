@@ -21,7 +21,7 @@ from stages.download import starting_weights
 from stages.features.extraction import extract
 from stages.images.sample import generate_sample
 from stages.io.tensors import write_tensors
-from stages.probing.logreg import validation_losses
+from stages.probes.logreg import validation_losses
 from stages.probing.probe import Split
 from stages.runtime.params import read_params, validated
 from stages.simclr.augmentation import augment

@@ -48,7 +48,7 @@ def of_all_stages(times: int) -> dict[str, float]:
                 link_images(folder / "images" / part / f"{label:02}", times * count)
         peaks = {stage: run_stage(stage, folder)[1] for stage in ("check", "download")}
         write_noise(folder / "data", times)  # embeddings of equal images would collapse
-        later = ("pretrain", "extract-features", "fit-logreg", "report")
+        later = ("pretrain", "extract-features", "fit-logreg", "fit-linear", "fit-neighbours", "report")
         return peaks | {stage: run_stage(stage, folder)[1] for stage in later}
 
 

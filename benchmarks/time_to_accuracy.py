@@ -28,8 +28,9 @@ from benchmarks.verify import processor
 from stages.check import Params
 from stages.features.extraction import extract
 from stages.io.tensors import open_tensors, read_tensors
-from stages.probing.probe import Split, class_scores
-from stages.probing.registry import PROBES
+from stages.probes.logreg import ChosenC
+from stages.probes.neighbours import Neighbours
+from stages.probing.probe import Probe, Split, class_scores
 from stages.probing.scores import interval, scores
 from stages.runtime.arithmetic import prepare_torch
 from stages.runtime.params import read_params, validated
@@ -139,10 +140,13 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
         for part in ("train", "test")
     )
     first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)
+    fit = PARAMS.logreg
+    logreg: Probe = ChosenC(fit.C, fit.max_iter, PARAMS.seed, fit.choice_images)
+    neighbours: Probe = Neighbours(PARAMS.neighbours)
     cells = []
     with threadpool_limits(1):
-        for name, fitted, tested in (("logreg", first, first_test), ("neighbours", train, test)):
-            probe = PROBES[name].make(PARAMS, None, lambda _: None).fit(fitted.x, fitted.y)
+        for probe, fitted, tested in ((logreg, first, first_test), (neighbours, train, test)):
+            probe.fit(fitted.x, fitted.y)
             accuracy = scores(class_scores(probe, tested.x), tested.y)["accuracy"]
             low, high = interval(accuracy, len(tested.y))
             cells.append(f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})")

@@ -14,13 +14,13 @@ from stages.features.params import ExtractParams
 from stages.images.params import DownloadParams
 from stages.images.sizes import Sizes, count_images
 from stages.io.writing import write_bytes
-from stages.probing.params import FitParams
+from stages.probing.params import LinearParams, LogregParams, NeighboursParams
 from stages.runtime.errors import shortened
 from stages.runtime.params import params_error
 from stages.simclr.params import LaunchParams, PretrainParams
 
 
-class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, FitParams):
+class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, LogregParams, LinearParams, NeighboursParams):
     """All of params.yaml; unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid")

@@ -1,70 +1,49 @@
-"""Stage `fit-logreg`: probes on the frozen features of every encoder. Test images are never used for selection.
+"""Stage `fit-logreg`: logistic regression on the frozen features of every encoder.
 
-1. logreg: logistic regression for the first classes, all classes and superclasses; C is chosen by cross-validation on
-   the training images. For all classes also with few labels, drawn several times.
-2. linear: the linear layer of the reference experiment, for the first classes.
-3. neighbours: votes of the nearest training images, for all classes and superclasses.
-
-dvc.yaml describes the outputs. models/classifier.safetensors is the logistic regression of all classes on SimCLR's
-features: scores are weight @ h + bias.
+For the first classes, all classes and superclasses; for all classes also with few labels, drawn several times. C is
+chosen by cross-validation on the training images; test images are never used for selection. dvc.yaml describes the
+outputs. models/classifier.safetensors is the probe of all classes on SimCLR's features: scores are weight @ h + bias.
 """
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
-from stages.io.writing import write_metrics, write_table
-from stages.probing.evaluation import FrozenFeatures, concurrent_jobs, few_label_jobs, probe_jobs, run_concurrently
-from stages.probing.params import FitParams as Params
+from stages.io.writing import write_table
+from stages.probes.logreg import ChosenC, choice_work, fit_few_labels
+from stages.probing.evaluation import FrozenFeatures, Job, OnFit, evaluate, run_concurrently
+from stages.probing.params import LogregParams as Params
 from stages.probing.predictions import prediction_table
-from stages.probing.tables import (
-    choice_table,
-    curve_table,
-    gain_table,
-    headline,
-    label_efficiency,
-    neighbour_table,
-    score_table,
-    warnings_of,
-)
-
-FEATURES = Path("data/features.safetensors")
-TABLES = Path("plots/data")
+from stages.probing.probe import Curve, Split, class_scores
+from stages.probing.scores import scores
+from stages.probing.tables import TABLES, Results, write_results
 
 
 def main(params: Params) -> None:
-    # One thread per matrix product, and several probes side by side: faster (see `make bench`), and the results do not
-    # depend on the number of probes.
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    features = FrozenFeatures(FEATURES, params.first_classes)
-    fits, few_label_fits = probe_jobs(features, params), few_label_jobs(features, params)
-    largest, _ = features.splits("all", "simclr")
-    found = run_concurrently(fits + few_label_fits, concurrent_jobs(largest, params.threads))
-    results = {job.key: found[job.key] for job in fits}
-    few_label_accuracies = {job.key: found[job.key] for job in few_label_fits}
+    logreg = params.logreg
 
-    table, gains, choice = score_table(results), gain_table(results), choice_table(results)
-    for line in warnings_of(table, choice, params.logreg.C):
+    def make(curve: Curve | None, on_fit: OnFit) -> ChosenC:
+        return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve, on_fit)
+
+    features = FrozenFeatures(params.first_classes)
+    tasks = ["first", "all", "superclasses"]
+    results = evaluate("logreg", features, tasks, make, params.threads, partial(_choice_work, params))
+    few_labels = run_concurrently("few labels", few_label_jobs(features, params), features, params.threads)
+    write_results("logreg", results)
+    for line in warnings_of(results, params):
         print(line)
-    first = "first" if "first" in features.tasks else "all"
-    write_metrics(Path("metrics/probes.json"), headline(table, gains, first))
-    write_table(TABLES / "scores.csv", table)
-    write_table(TABLES / "gains.csv", gains)
-    write_table(TABLES / "fits.csv", curve_table(results))
-    write_table(TABLES / "choice_of_C.csv", choice)
+    write_table(TABLES / "choice_of_C.csv", choice_table(results))
+    write_table(TABLES / "label_efficiency.csv", label_efficiency(few_labels, results, features))
     arrays, names = features.arrays, features.fine_names
-    images = len(arrays["train_fine"]) // len(names)
-    write_table(TABLES / "label_efficiency.csv", label_efficiency(few_label_accuracies, images, table))
-    classifier = results["logreg", "all", "simclr"].probe
+    classifier = results["all", "simclr"].probe
     z = classifier.decision_function(arrays["test_simclr"])
     predictions = prediction_table(z, arrays["test_fine"], arrays["test_coarse"], names, features.coarse_names)
     write_table(TABLES / "predictions.csv", predictions)
-    shown = neighbour_table(arrays, features.before_and_after, names, params.seed)
-    write_table(Path("data/neighbours.csv"), shown)
     write_tensors(
         Path("models/classifier.safetensors"),
         {"weight": torch.from_numpy(classifier.weight), "bias": torch.from_numpy(classifier.bias)},
@@ -74,3 +53,70 @@ def main(params: Params) -> None:
             "classes": names,
         },
     )
+
+
+def _choice_work(params: Params, train: Split) -> float:
+    return choice_work(train, params.logreg.C, params.seed, params.logreg.choice_images)
+
+
+def few_label_jobs(features: FrozenFeatures, params: Params) -> list[Job]:
+    """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
+    jobs = []
+    fewest = np.bincount(features.arrays["train_fine"]).min()
+    for encoder in features.encoders:
+        for per_class in sorted(count for count in set(params.logreg.labels_per_class) if count < fewest):
+            drawn = features.draws(encoder, per_class, count=1, seed=params.seed)[0]
+            run = partial(few_labels, encoder, per_class, features, params)
+            jobs.append(Job((encoder, per_class), _choice_work(params, drawn), run))
+    return jobs
+
+
+def few_labels(
+    encoder: str, per_class: int, features: FrozenFeatures, params: Params, on_fit: OnFit
+) -> tuple[list[float], str]:
+    """The test accuracy with each draw of the labelled images."""
+    logreg = params.logreg
+    _, test = features.splits("all", encoder)
+    draws = features.draws(encoder, per_class, logreg.draws, params.seed)
+    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images, on_fit)
+    accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
+    line = f"{per_class} labels per class, {encoder}: test accuracy {np.mean(accuracies):.1%}"
+    if stopped := sum(not probe.converged for probe in probes):
+        line += f", {stopped} of {len(probes)} fits not converged (max_iter = {logreg.max_iter})"
+    return accuracies, line
+
+
+def choice_table(results: Results) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(C == result.probe.C)}
+        for (classes, encoder), result in results.items()
+        for C, loss in result.probe.validation.items()
+    )
+
+
+def label_efficiency(
+    drawn: dict[tuple[str, int], list[float]], results: Results, features: FrozenFeatures
+) -> pd.DataFrame:
+    """Test accuracy of all classes: a row per encoder, number of labelled images per class, and draw.
+
+    The last number is that of all images, with a single row.
+    """
+    every = len(features.arrays["train_fine"]) // len(features.fine_names)
+    of_all = {(name, every): [result.correct.mean()] for (classes, name), result in results.items() if classes == "all"}
+    return pd.DataFrame(
+        {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}
+        for (encoder, count), of_draws in (drawn | of_all).items()
+        for draw, accuracy in enumerate(of_draws, 1)
+    )
+
+
+def warnings_of(results: Results, params: Params) -> list[str]:
+    """Reasons to doubt the fits: one line each."""
+    lines, logreg = [], params.logreg
+    for (classes, encoder), result in results.items():
+        name = f"logreg, {classes}, {encoder}"
+        if not result.probe.converged:
+            lines.append(f"{name}: not converged (max_iter = {logreg.max_iter})")
+        if result.probe.C in (min(logreg.C), max(logreg.C)):
+            lines.append(f"{name}: C = {result.probe.C:g} is at the edge of the range logreg.C; try a wider range")
+    return lines

@@ -22,7 +22,7 @@ from stages.images.listing import images_below, in_words
 from stages.io.metadata import FORMAT
 from stages.io.tensors import open_tensors
 from stages.io.writing import replacing, write_bytes
-from stages.probing.neighbours import nearest
+from stages.probes.neighbours import nearest
 from stages.reporting.figures import as_png, draw_neighbours
 from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar

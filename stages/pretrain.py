@@ -140,10 +140,8 @@ def publish(history: History) -> None:
         for split in ("train", "heldout")
     ]
     write_table(Path("plots/data/pretrain.csv"), pd.DataFrame(rows))
-    last = history[-1]
-    heldout = {name: last["heldout"][name] for name in ("alignment", "uniformity", "rank")}
-    losses = {f"{split}_{name}": last[split][name] for split in ("train", "heldout") for name in ("loss", "top1")}
-    write_metrics(Path("metrics/pretrain.json"), {"epoch": last["epoch"], **losses, **heldout})
+    losses = {f"{split}_loss": history[-1][split]["loss"] for split in ("train", "heldout")}
+    write_metrics(Path("metrics/pretrain.json"), losses)
 
 
 def example_views(images: Tensor, view: View, rng: Generator) -> dict[str, Tensor]:

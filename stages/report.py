@@ -9,11 +9,12 @@ from stages.io.tensors import open_tensors, read_tensors
 from stages.io.writing import write_bytes
 from stages.reporting.figures import as_png, draw
 from stages.reporting.pages import model_card, render
-from stages.reporting.summaries import ENCODERS, conclusion, confused_pairs, read_table, results_of
+from stages.reporting.summaries import ENCODERS, conclusion, confused_pairs, read_probe_tables, read_table, results_of
 from stages.runtime.inputs import md5
 from stages.runtime.params import FILE, AtLeastTwo, Data, StageParams, Weights
 
-TABLES = ("pretrain", "scores", "gains", "fits", "choice_of_C", "label_efficiency", "predictions", "maps")
+TABLES = ("pretrain", "choice_of_C", "label_efficiency", "predictions", "maps")
+PROBE_TABLES = ("scores", "gains", "fits")
 PICTURE_FILES = ("accuracy", "curves", "views", "neighbours", "maps", "mistakes")  # figures that are also files
 HASHED_FILES = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
 HASHED_FILES += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
@@ -29,6 +30,7 @@ class Params(StageParams):
 
 def main(params: Params) -> None:
     tables = {name: read_table(Path(f"plots/data/{name}.csv")) for name in TABLES}
+    tables |= {name: read_probe_tables(name) for name in PROBE_TABLES}
     tables["neighbours"] = read_table(Path("data/neighbours.csv"))
     labelled, names = open_tensors(Path("data/labelled.safetensors"))
     views = read_tensors(Path("data/views.safetensors"))[0]

@@ -51,7 +51,7 @@ NOTEBOOK = """
 import numpy, pandas, torch
 from stages.features.extraction import extract
 from stages.images.sample import draw
-from stages.probing.neighbours import Neighbours
+from stages.probes.neighbours import Neighbours
 from stages.simclr.augmentation import augment
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.model import SimCLR
@@ -98,7 +98,7 @@ def test_the_variables_are_set_before_a_numeric_library_is_imported(name: str) -
     assert done.returncode == 0, done.stderr
     environment = json.loads(done.stdout.splitlines()[-1])
     threads = str(read_params(ROOT / FILE)["threads"])
-    compatible = name in ("extract-features", "fit-logreg")
+    compatible = name in ("extract-features", "fit-logreg", "fit-linear", "fit-neighbours")
     expected = dict.fromkeys(THREAD_VARIABLES, threads) | {
         "MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT",
         "ATEN_CPU_CAPABILITY": "avx2",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import pandas as pd
 import pytest
 import timm
 import torch
@@ -22,6 +21,7 @@ from stages.images.folder import read_image
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
 from stages.reporting.pages import model_card
+from stages.reporting.summaries import read_probe_tables, read_table
 from tests.repository import ROOT, random_images, trained_encoder
 
 CLASSES = ["ant", "bee", "ä, <b>"]
@@ -50,7 +50,8 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
         classifier = {"weight": model.weight.detach(), "bias": model.bias.detach()}
         write_tensors(Path("models/classifier.safetensors"), classifier, {"classes": CLASSES})
         main(Params(pixel_range=None))
-    tables = {name: pd.read_csv(ROOT / f"plots/data/{name}.csv") for name in ("scores", "gains", "label_efficiency")}
+    tables = {name: read_probe_tables(name, ROOT / "plots/data") for name in ("scores", "gains")}
+    tables["label_efficiency"] = read_table(ROOT / "plots/data/label_efficiency.csv")
     (folder / "models/README.md").write_text(model_card("sample", metadata, CLASSES, 10, tables))
     return folder / "models"
 
@@ -121,7 +122,7 @@ def test_the_encoder_gives_the_same_features_in_torchvision_and_timm(stem: str) 
 def test_hugging_face_reads_the_card_and_its_numbers_are_those_of_the_tables(exported: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     results = {result.task_name: result.metric_value for result in card.data.eval_results}
-    table = pd.read_csv(ROOT / "plots/data/scores.csv")
+    table = read_probe_tables("scores", ROOT / "plots/data")
     tested = table[(table.encoder == "simclr") & (table.split == "test")]
     first = tested[(tested.probe == "logreg") & (tested.classes == "first")]
     assert results["logistic regression, first 10 classes"] == first.accuracy.item()

@@ -143,7 +143,7 @@ def test_a_stopped_run_has_its_table_so_far_and_resumes_to_the_same_bytes(
             (epoch, split) for epoch in range(1, done + 1) for split in ("train", "heldout")
         ]
         metrics = json.loads(Path("metrics/pretrain.json").read_text())
-        assert (metrics["epoch"], metrics["heldout_loss"]) == (done, table.loss.iloc[-1])
+        assert metrics["heldout_loss"] == table.loss.iloc[-1]
     run_stage(device)
     assert outputs() == expected
 

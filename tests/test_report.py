@@ -13,6 +13,7 @@ import torch
 from stages import report
 from stages.images.sample import COARSE_NAMES, FINE_NAMES
 from stages.io.tensors import write_tensors
+from stages.reporting.summaries import read_probe_tables
 from tests.repository import CHROMIUM, ROOT, browse, load_params, random_images
 
 BOLD = "<b>bold</b>"
@@ -92,7 +93,7 @@ def test_the_picture_files_are_the_pictures_in_the_page(folder: Path, page: str)
 
 def test_the_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str) -> None:
     rows = dict(re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.S))
-    scores, gains = (pd.read_csv(folder / f"plots/data/{name}.csv") for name in ("scores", "gains"))
+    scores, gains = (read_probe_tables(name, folder / "plots/data") for name in ("scores", "gains"))
     probes = {"logreg": "logistic regression", "linear": "linear layer", "neighbours": "nearest neighbours"}
     classes = {"first": "first 10 classes", "all": "all 100 classes", "superclasses": "20 superclasses"}
     kinds = scores[["probe", "classes"]].drop_duplicates()

@@ -171,13 +171,6 @@ def test_the_trace_detects_operations_that_depend_on_the_vendor() -> None:
     assert operations.by_vendor == {"mm of [5, 7, 7, 5]", "exp", "logsumexp", "_linalg_svd"}
 
 
-@AVX2
-def test_mkl_uses_compatible_mode_except_in_pretraining() -> None:
-    names = ("pretrain", "extract-features", "fit-logreg")
-    modes = [environment_variables({}, name in arithmetic.MKL_COMPATIBLE_STAGES)["MKL_CBWR"] for name in names]
-    assert modes == ["AVX2,STRICT", "COMPATIBLE", "COMPATIBLE"]
-
-
 def test_the_libraries_of_this_process_follow_their_variables() -> None:
     verify_arithmetic(2, True)
 
@@ -202,7 +195,7 @@ def test_without_same_bytes_the_libraries_choose_their_kernels() -> None:
 
 def test_threads_and_same_bytes_are_tracked_by_the_stages_that_compute() -> None:
     listed = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in ("pretrain", "extract-features", "fit-logreg"):
+    for stage in ("pretrain", "extract-features", "fit-logreg", "fit-linear", "fit-neighbours"):
         assert {"threads", "same_bytes"} <= set(listed[stage]["params"])
 
 

@@ -1,6 +1,6 @@
-"""Fits and scores every probe for every task and encoder, several at the same time."""
+"""Fits a probe for every task and encoder, several at the same time, and scores it on the test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+import torch
+from threadpoolctl import threadpool_limits
 
 from stages.io.tensors import open_tensors
-from stages.probing.logreg import LogisticProbe, OnFit, choice_work, fit_few_labels, fit_work
-from stages.probing.params import FitParams
-from stages.probing.probe import Curve, Split, class_scores, draw_labels
-from stages.probing.registry import PROBES
-from stages.probing.scores import rank_of_truth, scores
-from stages.probing.tables import Result, score_row
+from stages.probing.probe import Curve, Probe, Split, class_scores, draw_labels
+from stages.probing.scores import rank_of_truth
+from stages.probing.tables import Result, Results, score_row
 from stages.runtime.errors import UserError
 from stages.runtime.progress import progress_bar
+
+FEATURES = Path("data/features.safetensors")
+OnFit = Callable[[float], object]  # called with the work of each fit, for the progress bar
+MakeProbe = Callable[[Curve | None, OnFit], Probe]
 
 
 class Task(NamedTuple):
@@ -28,8 +31,8 @@ class Task(NamedTuple):
 class FrozenFeatures:
     """Features of every encoder, and labels. Raises UserError if an encoder gives all images the same features."""
 
-    def __init__(self, path: Path, first_classes: int) -> None:
-        tensors, metadata = open_tensors(path)
+    def __init__(self, first_classes: int | None = None) -> None:
+        tensors, metadata = open_tensors(FEATURES)
         self.arrays = {name: rows.mapped() for name, rows in tensors.items()}
         self.encoders: list[str] = metadata["encoders"]
         self.before_and_after = ["imagenet" if "imagenet" in self.encoders else "untrained", "simclr"]
@@ -40,7 +43,7 @@ class FrozenFeatures:
             of_train = self.arrays[f"train_{encoder}"]
             if (of_train == of_train[0]).all():
                 raise UserError(
-                    f"{path}: features of {encoder} are the same for all training images; check that the images differ"
+                    f"{FEATURES}: features of {encoder} are the same for all training images; check that they differ"
                 )
 
     def splits(self, classes: str, encoder: str) -> tuple[Split, Split]:
@@ -62,9 +65,9 @@ class FrozenFeatures:
         return [train.subset(draw_labels(train.y, per_class, [seed, per_class, draw])) for draw in range(count)]
 
 
-def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int) -> dict[str, Task]:
+def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int | None) -> dict[str, Task]:
     """The tasks by name; no task `first` if that is all classes, and no `superclasses` if there are none."""
-    tasks = {"first": Task("fine", first_classes)} if first_classes < len(fine_names) else {}
+    tasks = {"first": Task("fine", first_classes)} if first_classes and first_classes < len(fine_names) else {}
     tasks["all"] = Task("fine", len(fine_names))
     return tasks if coarse_names == fine_names else tasks | {"superclasses": Task("coarse", len(coarse_names))}
 
@@ -77,85 +80,61 @@ class Job(NamedTuple):
     run: Callable[[OnFit], tuple[Any, str]]  # reports its work; returns a result and a line for the log
 
 
-def probe_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
-    """Every probe for every task and encoder. Keys: probe, classes (the task), encoder."""
-    jobs = []
-    for name, entry in PROBES.items():
-        for classes in [each for each in entry.classes if each in features.tasks] or ["all"]:
-            for encoder in features.encoders:
-                key = (name, classes, encoder)
-                train, _ = features.splits(classes, encoder)
-                work = final_work(train) + (choice(train, params) if name == "logreg" else 0)
-                jobs.append(Job(key, work, partial(evaluate, *key, features, params)))
-    return jobs
-
-
 def evaluate(
-    name: str, classes: str, encoder: str, features: FrozenFeatures, params: FitParams, on_fit: OnFit
-) -> tuple[Result, str]:
-    train, test = features.splits(classes, encoder)
-    watched = encoder in features.before_and_after and classes != "superclasses"
-    curve = Curve(train, test) if watched else None
-    probe = PROBES[name].make(params, curve, on_fit).fit(train.x, train.y)
-    on_fit(final_work(train))
-    z = class_scores(probe, test.x)
-    correct = rank_of_truth(z, test.y) <= 1
-    unseen = features.unseen(classes)
-    on_test = score_row("test", z, test.y, train.y) | {
-        "images_new": int(unseen.sum()),
-        "accuracy_new": float(correct[unseen].mean()) if unseen.any() else np.nan,
-    }
-    rows = [on_test]
-    if PROBES[name].scores_train:
-        rows.insert(0, score_row("train", class_scores(probe, train.x), train.y, train.y))
-    line = f"{name}, {classes}, {encoder}: test accuracy {correct.mean():.1%}"
-    if isinstance(probe, LogisticProbe) and not probe.converged:
-        line += f", not converged (max_iter = {params.logreg.max_iter})"
-    return Result(probe, rows, curve.rows if curve else [], correct), line
+    name: str,
+    features: FrozenFeatures,
+    tasks: Sequence[str],
+    make: MakeProbe,
+    threads: int,
+    extra_work: Callable[[Split], float] = lambda _: 0,
+    scores_train: bool = True,
+) -> Results:
+    """Fits and scores the probe `name` for every task and encoder.
 
+    tasks: those that the data do not have are left out; if none is left, all classes. make: a new probe, which may
+    report extra_work of its own. scores_train: False if a training image would be its own nearest neighbour.
+    """
 
-def few_label_jobs(features: FrozenFeatures, params: FitParams) -> list[Job]:
-    """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
+    def run(classes: str, encoder: str, on_fit: OnFit) -> tuple[Result, str]:
+        train, test = features.splits(classes, encoder)
+        watched = encoder in features.before_and_after and classes != "superclasses"
+        curve = Curve(train, test) if watched else None
+        probe = make(curve, on_fit).fit(train.x, train.y)
+        on_fit(_work(train))
+        z = class_scores(probe, test.x)
+        correct = rank_of_truth(z, test.y) <= 1
+        unseen = features.unseen(classes)
+        on_test = score_row("test", z, test.y, train.y) | {
+            "images_new": int(unseen.sum()),
+            "accuracy_new": float(correct[unseen].mean()) if unseen.any() else np.nan,
+        }
+        of_train = [score_row("train", class_scores(probe, train.x), train.y, train.y)] if scores_train else []
+        result = Result(probe, [*of_train, on_test], curve.rows if curve else [], correct, test.y)
+        return result, f"{name}, {classes}, {encoder}: test accuracy {correct.mean():.1%}"
+
     jobs = []
-    fewest = np.bincount(features.arrays["train_fine"]).min()
-    for encoder in features.encoders:
-        for per_class in sorted(count for count in set(params.logreg.labels_per_class) if count < fewest):
-            key = (encoder, per_class)
-            drawn = features.draws(*key, count=1, seed=params.seed)[0]
-            jobs.append(Job(key, choice(drawn, params), partial(few_labels, *key, features, params)))
-    return jobs
+    for classes in [each for each in tasks if each in features.tasks] or ["all"]:
+        for encoder in features.encoders:
+            train, _ = features.splits(classes, encoder)
+            jobs.append(Job((classes, encoder), _work(train) + extra_work(train), partial(run, classes, encoder)))
+    return run_concurrently(name, jobs, features, threads)
 
 
-def few_labels(
-    encoder: str, per_class: int, features: FrozenFeatures, params: FitParams, on_fit: OnFit
-) -> tuple[list[float], str]:
-    """The test accuracy with each draw of the labelled images."""
-    logreg = params.logreg
-    _, test = features.splits("all", encoder)
-    draws = features.draws(encoder, per_class, logreg.draws, params.seed)
-    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images, on_fit)
-    accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
-    line = f"{per_class} labels per class, {encoder}: test accuracy {np.mean(accuracies):.1%}"
-    if stopped := sum(not probe.converged for probe in probes):
-        line += f", {stopped} of {len(probes)} fits not converged (max_iter = {logreg.max_iter})"
-    return accuracies, line
+def _work(train: Split) -> float:
+    """The work of one fit."""
+    return len(train.y) * train.classes
 
 
-def final_work(train: Split) -> float:
-    """The work of the final fit, for a typical C."""
-    return fit_work(len(train.y), train.classes, 0.01)
-
-
-def choice(train: Split, params: FitParams) -> float:
-    """The work of choosing C."""
-    return choice_work(train, params.logreg.C, params.seed, params.logreg.choice_images)
-
-
-def run_concurrently(jobs: list[Job], threads: int) -> dict[tuple, Any]:
+def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threads: int) -> dict[tuple, Any]:
     """The results by key, in the order of the jobs; the longest jobs start first."""
+    # One thread per matrix product, and several probes side by side: faster (see `make bench`), and the results do not
+    # depend on the number of probes.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     found = {}
-    pool = ThreadPoolExecutor(threads)
-    with progress_bar("probes", sum(job.work for job in jobs)) as progress:
+    largest, _ = features.splits("all", "simclr")
+    pool = ThreadPoolExecutor(concurrent_jobs(largest, threads))
+    with progress_bar(name, sum(job.work for job in jobs)) as progress:
         try:
             running = {pool.submit(job.run, progress.update): job for job in sorted(jobs, key=lambda job: -job.work)}
             for done in as_completed(running):

@@ -1,4 +1,4 @@
-"""The parameters of `fit-logreg`."""
+"""The parameters of the probes: the stages `fit-logreg`, `fit-linear` and `fit-neighbours`."""
 
 from typing import Annotated
 
@@ -32,11 +32,21 @@ class Linear(Section):
     weight_decay: NonNegative
 
 
-class FitParams(StageParams):
-    first_classes: AtLeastTwo
-    linear: Linear
-    logreg: Logreg
-    neighbours: Count
+class ProbeParams(StageParams):
     same_bytes: bool
     seed: Seed
     threads: Threads
+
+
+class LogregParams(ProbeParams):
+    first_classes: AtLeastTwo
+    logreg: Logreg
+
+
+class LinearParams(ProbeParams):
+    first_classes: AtLeastTwo
+    linear: Linear
+
+
+class NeighboursParams(ProbeParams):
+    neighbours: Count

@@ -1,32 +1,44 @@
-"""Tables and metrics of the fitted probes.
+"""Tables and metrics of a probe for every task and encoder.
 
 Shapes: N images, K classes.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from stages.probing.logreg import ChosenC
-from stages.probing.neighbours import nearest
-from stages.probing.probe import Probe, draw_labels
+from stages.io.writing import write_metrics, write_table
 from stages.probing.scores import calibration_error, interval, paired_gain, rank_of_truth, scores
 
-SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
+TABLES = Path("plots/data")
 
 
 @dataclass(frozen=True)
 class Result:
-    probe: Probe
+    probe: Any  # a fitted `Probe`, with the attributes of its own class
     scores: list[dict[str, Any]]  # a row per split
     curve: list[dict[str, Any]]  # a row per step and split; empty if the fit was not recorded
     correct: np.ndarray  # (N,) bool, of the test images
+    y: np.ndarray  # (N,) classes of the test images
 
 
-Results = dict[tuple[str, str, str], Result]  # by probe, classes and encoder
+Results = dict[tuple[str, str], Result]  # by classes (the task) and encoder
+
+
+def write_results(probe: str, results: Results) -> None:
+    """Writes the tables plots/data/<probe>/{scores,gains,fits}.csv and the metrics; prints reasons to doubt them."""
+    scored, gains = score_table(probe, results), gain_table(probe, results)
+    write_table(TABLES / probe / "scores.csv", scored)
+    write_table(TABLES / probe / "gains.csv", gains)
+    if any(result.curve for result in results.values()):
+        write_table(TABLES / probe / "fits.csv", curve_table(probe, results))
+    write_metrics(Path(f"metrics/{probe}.json"), {probe: headline(results, gains)})
+    for line in warnings_of(scored):
+        print(line)
 
 
 def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> dict[str, Any]:
@@ -40,7 +52,7 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
         "accuracy": found["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,
-        "balanced_accuracy": pd.Series(correct).groupby(y).mean().mean(),
+        "balanced_accuracy": balanced_accuracy(correct, y),
         "majority": float((y == np.bincount(train_y).argmax()).mean()),
         "top5": found["top5"],
         # Not finite if a true class got no votes from the nearest neighbours.
@@ -49,115 +61,61 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
     }
 
 
-def score_table(results: Results) -> pd.DataFrame:
+def score_table(probe: str, results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {"probe": probe, "classes": classes, "encoder": encoder, **row}
-        for (probe, classes, encoder), result in results.items()
+        for (classes, encoder), result in results.items()
         for row in result.scores
     )
 
 
-def gain_table(results: Results) -> pd.DataFrame:
-    """The gain in accuracy of SimCLR's probe over that of each control on the same test images, with its interval."""
+def gain_table(probe: str, results: Results) -> pd.DataFrame:
+    """The gain in accuracy of SimCLR's features over each control on the same test images, with its interval."""
     rows = []
-    for (probe, classes, control), result in results.items():
+    for (classes, control), result in results.items():
         if control != "simclr":
-            gain, low, high = paired_gain(results[probe, classes, "simclr"].correct, result.correct)
+            gain, low, high = paired_gain(results[classes, "simclr"].correct, result.correct)
             row = {"probe": probe, "classes": classes, "control": control}
             rows.append(row | {"gain": gain, "gain_low": low, "gain_high": high})
     return pd.DataFrame(rows)
 
 
-def warnings_of(table: pd.DataFrame, choice: pd.DataFrame, C: list[float]) -> list[str]:
+def curve_table(probe: str, results: Results) -> pd.DataFrame:
+    """Scores per step: an iteration of Newton's method, an epoch of the linear layer."""
+    return pd.DataFrame(
+        {"probe": probe, "classes": classes, "encoder": encoder, **row}
+        for (classes, encoder), result in results.items()
+        for row in result.curve
+    )
+
+
+def headline(results: Results, gains: pd.DataFrame) -> dict[str, float]:
+    """The metrics to compare experiments, by task: SimCLR's test accuracy and its gain over the best control.
+
+    If the classes differ in size, also the balanced accuracy: the mean over the classes.
+    """
+    metrics = {}
+    for (classes, encoder), result in results.items():
+        if encoder == "simclr":
+            metrics[classes] = float(result.correct.mean())
+            metrics[f"{classes}_gain"] = float(gains[gains.classes == classes].gain.min())
+            sizes = np.unique_counts(result.y).counts
+            if sizes.min() < sizes.max():
+                metrics[f"{classes}_balanced"] = balanced_accuracy(result.correct, result.y)
+    return metrics
+
+
+def balanced_accuracy(correct: np.ndarray, y: np.ndarray) -> float:
+    return float(pd.Series(correct).groupby(y).mean().mean())
+
+
+def warnings_of(scored: pd.DataFrame) -> list[str]:
     """Reasons to doubt the results: one line each."""
-    lines = [
-        f"logreg, {row.classes}, {row.encoder}: C = {row.C:g} is at the edge of the range logreg.C; try a wider range"
-        for row in choice[choice.chosen == 1].itertuples()
-        if row.C in (min(C), max(C))
-    ]
-    tested = table[table.split == "test"]
-    for (probe, classes), rows in tested.groupby(["probe", "classes"], sort=False):
+    lines = []
+    for (probe, classes), rows in scored[scored.split == "test"].groupby(["probe", "classes"], sort=False):
         if (rows.accuracy_low <= rows.majority).all():
             fraction = rows.majority.iloc[0]
             lines.append(
                 f"{probe}, {classes}: no encoder is significantly better than the most frequent class ({fraction:.1%})"
             )
     return lines
-
-
-def headline(table: pd.DataFrame, gains: pd.DataFrame, first: str) -> dict[str, Any]:
-    """The metrics to compare experiments: test accuracies, and SimCLR's gain over the best control."""
-    metrics: dict[str, Any] = {}
-    for name, probe, classes in (
-        ("first", "logreg", first),
-        ("all", "logreg", "all"),
-        ("superclasses", "logreg", "superclasses"),
-        ("linear", "linear", first),
-        ("neighbours", "neighbours", "all"),
-    ):
-        tested = table[(table.probe == probe) & (table.classes == classes) & (table.split == "test")]
-        if tested.empty:  # if there are no superclasses
-            continue
-        metrics[name] = dict(zip(tested.encoder, tested.accuracy, strict=True))
-        least = gains[(gains.probe == probe) & (gains.classes == classes)].sort_values("gain").iloc[0]
-        metrics[name] |= {each: float(least[each]) for each in ("gain", "gain_low", "gain_high")}
-    return metrics
-
-
-def curve_table(results: Results) -> pd.DataFrame:
-    """Scores per step: an iteration of Newton's method, an epoch of the linear layer."""
-    return pd.DataFrame(
-        {"probe": probe, "classes": classes, "encoder": encoder, **row}
-        for (probe, classes, encoder), result in results.items()
-        for row in result.curve
-    )
-
-
-def choice_table(results: Results) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"classes": classes, "encoder": encoder, "C": C, "loss": loss, "chosen": int(C == result.probe.C)}
-        for (_, classes, encoder), result in results.items()
-        if isinstance(result.probe, ChosenC)
-        for C, loss in result.probe.validation.items()
-    )
-
-
-def label_efficiency(drawn: dict[tuple[str, int], list[float]], images: int, table: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of all classes: a row per encoder, number of labelled images per class, and draw.
-
-    The last number is that of all images, with a single row.
-    """
-    rows = [
-        {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}
-        for (encoder, count), of_draws in drawn.items()
-        for draw, accuracy in enumerate(of_draws, 1)
-    ]
-    every = table[(table.probe == "logreg") & (table.classes == "all") & (table.split == "test")]
-    rows += [
-        {"classes": "all", "encoder": encoder, "images_per_class": images, "draw": 1, "accuracy": accuracy}
-        for encoder, accuracy in zip(every.encoder, every.accuracy, strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
-def neighbour_table(features: dict[str, np.ndarray], encoders: list[str], names: list[str], seed: int) -> pd.DataFrame:
-    """Random test images of different classes, and the nearest training images of each for every encoder."""
-    fine = features["test_fine"]
-    one_of_each = draw_labels(fine, 1, [seed])
-    chosen = np.random.default_rng(seed).permutation(len(one_of_each))[:SHOWN_QUERIES]
-    queries = one_of_each[np.sort(chosen)]
-    rows = []
-    for encoder in encoders:
-        found = nearest(features[f"train_{encoder}"], features[f"test_{encoder}"][queries], SHOWN_NEIGHBOURS)
-        for (query, rank), neighbour in np.ndenumerate(found):
-            rows.append(
-                {
-                    "encoder": encoder,
-                    "image": queries[query],
-                    "class": names[fine[queries[query]]],
-                    "rank": rank + 1,
-                    "neighbour": neighbour,
-                    "neighbour_class": names[features["train_fine"][neighbour]],
-                }
-            )
-    return pd.DataFrame(rows)

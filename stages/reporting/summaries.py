@@ -31,6 +31,13 @@ def read_table(path: Path) -> pd.DataFrame:
     return table.fillna(dict.fromkeys(TEXT_COLUMNS, ""))
 
 
+def read_probe_tables(name: str, folder: Path = Path("plots/data")) -> pd.DataFrame:
+    """The rows of the table `name` of every probe."""
+    files = sorted(folder.glob(f"*/{name}.csv"))
+    ordered = sorted(files, key=lambda file: [*PROBE_TITLES, file.parent.name].index(file.parent.name))
+    return pd.concat([read_table(file) for file in ordered], ignore_index=True)
+
+
 def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The rows of the main table by title: one per probe and classes. classes: names of the classes in the report."""
     rows = {}

@@ -16,7 +16,7 @@ from stages.runtime.errors import UserError
 AVX512_FEATURES = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for its code beyond AVX2
 # MKL computes some operations differently for each vendor's processors, except in the slower mode COMPATIBLE.
 # Pretraining does not use these operations, so it does not need that mode.
-MKL_COMPATIBLE_STAGES = ("extract-features", "fit-logreg")
+MKL_COMPATIBLE_STAGES = ("extract-", "fit-")  # how their names start
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 SAME_KERNELS = {
@@ -37,7 +37,7 @@ def has_avx2() -> bool:
 
 def fix_arithmetic(name: str, params: dict[str, Any]) -> None:
     """Sets the environment for a stage, before a numeric library is imported. params: of params.yaml, unvalidated."""
-    os.environ.update(environment_variables(params, name in MKL_COMPATIBLE_STAGES))
+    os.environ.update(environment_variables(params, name.startswith(MKL_COMPATIBLE_STAGES)))
 
 
 def environment_variables(params: dict[str, Any], compatible: bool) -> dict[str, str]:

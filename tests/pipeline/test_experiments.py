@@ -29,7 +29,7 @@ def test_a_temporary_experiment_does_not_change_the_workspace_and_can_be_compare
     }
     changed = repository.json("dvc metrics diff --json")
     assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
-    assert "metrics/probes.json" in changed
+    assert {"metrics/logreg.json", "metrics/linear.json"} <= set(changed)
     repository.run(RESTORE_COMMAND)
     output = repository.run("dvc repro")
     assert "Stage 'pretrain' is cached - skipping run" in output
@@ -56,11 +56,11 @@ def every_plot_is_drawn_once(repository: Repository, revision: str, folder: Path
 def test_a_probe_parameter_reruns_only_the_probes_and_a_fresh_clone_can_compare_the_commits(
     repository: Repository, tmp_path: Path
 ) -> None:
-    assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-logreg", "report"]
+    assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-linear", "report"]
     repository.commit("another rate")
     repository.run(f"git clone -q . {tmp_path}/fresh")
     changed = Repository(tmp_path / "fresh").json("dvc metrics diff --json HEAD~1")
-    assert {key.split(".")[0] for key in changed["metrics/probes.json"]} == {"linear"}
+    assert set(changed) == {"metrics/linear.json"}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_restore_command_in_messages_works_however_an_experiment_was_stopped
 
 
 def test_a_sweep_through_the_queue(repository: Repository) -> None:
-    repository.run("dvc exp run --queue -S 'linear.lr=0.1,0.5' fit-logreg")
+    repository.run("dvc exp run --queue -S 'linear.lr=0.1,0.5' fit-linear")
     repository.run("dvc queue start")
     for _ in range(60):
         status = repository.run("dvc queue status")
@@ -100,5 +100,5 @@ def test_a_sweep_through_the_queue(repository: Repository) -> None:
         changed = repository.json(f"dvc params diff --json HEAD {name}")["params.yaml"]
         if set(changed) == {"linear.lr"}:
             rates.add(changed["linear.lr"]["new"])
-            assert "metrics/probes.json" in repository.json(f"dvc metrics diff --json HEAD {name}")
+            assert "metrics/linear.json" in repository.json(f"dvc metrics diff --json HEAD {name}")
     assert rates == {0.1, 0.5}

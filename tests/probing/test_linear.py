@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from stages.probing.linear import LinearLayer
+from stages.probes.linear import LinearLayer
 from stages.probing.probe import Curve
 from stages.runtime.errors import UserError
 from tests.probing.data import clusters

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from stages.probing.logreg import (
+from stages.probes.logreg import (
     ChosenC,
     LogisticProbe,
     Scaling,

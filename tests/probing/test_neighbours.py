@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from stages.probing.neighbours import Neighbours, nearest
+from stages.probes.neighbours import Neighbours, nearest
 
 RNG = np.random.default_rng(0)
 X, QUERIES = RNG.normal(size=(40, 6)).astype(np.float32), RNG.normal(size=(15, 6)).astype(np.float32)

@@ -5,7 +5,7 @@ Shapes: N images, D features, K classes.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -13,10 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from stages.probing.evaluation import OnFit
 from stages.probing.probe import Curve, Split, class_scores
 from stages.probing.scores import cross_entropy
 
-OnFit = Callable[[float], object]  # called with the work of each fit, for the progress bar
 FOLDS = 5
 VALIDATION_IMAGES = 2000
 
@@ -37,7 +37,7 @@ def tolerance(C: float) -> float:
 
 def fit_work(images: int, classes: int, C: float) -> float:
     """The work of a fit, proportional to its estimated time; the power of C was measured from 0.0001 to 1."""
-    return images * classes * C**0.3
+    return images * classes * (C / 0.01) ** 0.3
 
 
 class Scaling:

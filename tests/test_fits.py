@@ -1,4 +1,4 @@
-"""The stage `fit-logreg`: its tables and metrics; test images are never used for selection."""
+"""The stages of the probes: their tables and metrics; test images are never used for selection."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,19 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from stages import fit_logreg as stage
+from stages import fit_linear, fit_logreg, fit_neighbours
 from stages.io.tensors import read_tensors, write_tensors
-from stages.probing.evaluation import tasks_of
-from stages.probing.registry import PROBES, Entry
-from stages.probing.tables import score_row, warnings_of
+from stages.probes.logreg import LogisticProbe
+from stages.probing.evaluation import FEATURES, FrozenFeatures, evaluate, tasks_of
+from stages.probing.tables import Result, headline, score_row, warnings_of, write_results
+from stages.reporting.summaries import read_probe_tables
 from stages.runtime.errors import UserError
 from tests.probing.data import clusters
 from tests.repository import ROOT, load_params
 
 ENCODERS = ["pixels", "untrained", "simclr"]
 SPREADS = {"pixels": 4.0, "untrained": 6.0, "simclr": 2.0}
+PROBE_TABLES = ("scores", "gains", "fits")
 TEN = [str(number) for number in range(10)]
 
 
@@ -53,23 +55,29 @@ def write_features(folder: Path, labels_shift: int = 0) -> None:
             tensors[f"{split}_coarse"] = torch.from_numpy((data.y + shift) % 10 // 5)
     tensors["test_seen"] = torch.arange(100) % 4 == 0
     names = {"fine_names": TEN, "coarse_names": ["low", "high"]}
-    write_tensors(folder / stage.FEATURES, tensors, {"encoders": ENCODERS, **names})
+    write_tensors(folder / FEATURES, tensors, {"encoders": ENCODERS, **names})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The whole stage, run twice with different test labels."""
+    """All probes, with two kinds of test labels."""
     folders = [tmp_path_factory.mktemp(f"shift{shift}") for shift in (0, 1)]
     for shift, folder in enumerate(folders):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             write_features(folder, shift)
-            stage.main(load_params())
+            for stage in (fit_logreg, fit_linear, fit_neighbours):
+                stage.main(load_params())
     return folders
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(folder / f"plots/data/{name}.csv")
+    tables = folder / "plots/data"
+    return read_probe_tables(name, tables) if name in PROBE_TABLES else pd.read_csv(tables / f"{name}.csv")
+
+
+def metrics(folder: Path, probe: str) -> dict[str, float]:
+    return json.loads((folder / f"metrics/{probe}.json").read_text())[probe]
 
 
 def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(runs: list[Path]) -> None:
@@ -79,7 +87,7 @@ def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(runs: list[Path])
     for name in ("scores", "fits"):
         of_train = [frame[frame.split == "train"] for frame in (table(folder, name) for folder in runs)]
         pd.testing.assert_frame_equal(*of_train)
-    assert (runs[0] / "metrics/probes.json").read_text() != (runs[1] / "metrics/probes.json").read_text()
+    assert metrics(runs[0], "logreg") != metrics(runs[1], "logreg")
 
 
 def test_every_probe_is_scored_for_every_encoder(runs: list[Path]) -> None:
@@ -100,17 +108,25 @@ def test_every_probe_is_scored_for_every_encoder(runs: list[Path]) -> None:
 
 
 def test_the_gain_in_the_metrics_is_over_the_best_control(runs: list[Path]) -> None:
-    metrics = json.loads((runs[0] / "metrics/probes.json").read_text())
-    assert list(metrics) == ["all", "first", "linear", "neighbours", "superclasses"]
-    gains = table(runs[0], "gains")
-    for name, (probe, classes) in {"first": ("logreg", "first"), "linear": ("linear", "first")}.items():
-        numbers = metrics[name]
-        best = max(numbers["pixels"], numbers["untrained"])
-        assert numbers["gain"] == pytest.approx(numbers["simclr"] - best)
-        assert numbers["gain_low"] < numbers["gain"] < numbers["gain_high"]
-        of_kind = gains[(gains.probe == probe) & (gains.classes == classes)].set_index("control").gain
-        for control in ("pixels", "untrained"):
-            assert of_kind[control] == pytest.approx(numbers["simclr"] - numbers[control], abs=1e-6)
+    gains, scores = table(runs[0], "gains"), table(runs[0], "scores").query("split == 'test'")
+    for probe, classes in (("logreg", "first"), ("logreg", "all"), ("linear", "first"), ("neighbours", "all")):
+        accuracy = scores.query("probe == @probe and classes == @classes").set_index("encoder").accuracy
+        numbers = metrics(runs[0], probe)
+        assert numbers[classes] == pytest.approx(accuracy.simclr)
+        best = max(accuracy.pixels, accuracy.untrained)
+        assert numbers[f"{classes}_gain"] == pytest.approx(accuracy.simclr - best, abs=1e-6)
+        for row in gains.query("probe == @probe and classes == @classes").itertuples():
+            assert row.gain == pytest.approx(accuracy.simclr - accuracy[row.control], abs=1e-6)
+            assert row.gain_low < row.gain < row.gain_high
+
+
+def test_metrics_have_the_balanced_accuracy_only_if_the_classes_differ_in_size() -> None:
+    y, correct = np.repeat([0, 1, 2], [40, 8, 3]), np.repeat([True, False], [40, 11])
+    gains = pd.DataFrame({"classes": ["all"], "control": "pixels", "gain": 0.1})
+    found = headline({("all", "simclr"): Result(None, [], [], correct, y)}, gains)
+    assert found == {"all": 40 / 51, "all_gain": 0.1, "all_balanced": pytest.approx(1 / 3)}
+    same_sizes = headline({("all", "simclr"): Result(None, [], [], correct, np.arange(51) % 3)}, gains)
+    assert set(same_sizes) == {"all", "all_gain"}
 
 
 def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list[Path]) -> None:
@@ -119,8 +135,7 @@ def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list
     assert list(zip(simclr.images_per_class, simclr["draw"], strict=True)) == [
         *((5, draw) for draw in (1, 2, 3)), *((10, draw) for draw in (1, 2, 3)), (12, 1)
     ]  # fmt: skip
-    metrics = json.loads((runs[0] / "metrics/probes.json").read_text())
-    assert simclr.accuracy.iloc[-1] == metrics["all"]["simclr"]
+    assert simclr.accuracy.iloc[-1] == metrics(runs[0], "logreg")["all"]
 
 
 def test_fit_curves_cover_the_encoders_before_and_after_simclr_and_end_at_the_scores(
@@ -175,7 +190,7 @@ def test_fits_that_max_iter_stopped_are_reported(
     write_features(tmp_path)
     file = tmp_path / "params.yaml"
     file.write_text(file.read_text().replace("max_iter: 100 ", "max_iter: 1 "))
-    stage.main(load_params())
+    fit_logreg.main(load_params())
     stopped = " not converged (max_iter = 1)"
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(stopped)]
     assert sum(line.startswith("logreg, ") for line in lines) == 9  # three encoders, three kinds of classes
@@ -194,11 +209,9 @@ def test_any_classifier_of_scikit_learn_is_a_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_classes: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(PROBES, "ridge", Entry(lambda *_: RidgeClassifier(), ("first",)))
     write_features(tmp_path)
-    file = tmp_path / "params.yaml"
-    file.write_text(file.read_text().replace("first_classes: 4", f"first_classes: {first_classes}"))
-    stage.main(load_params())
+    features = FrozenFeatures(first_classes)
+    write_results("ridge", evaluate("ridge", features, ["first"], lambda *_: RidgeClassifier(), threads=1))
     row = table(tmp_path, "scores").query("probe == 'ridge' and encoder == 'simclr' and split == 'test'")
     train, test = (clusters(count, 10, 2.0, seed).first(first_classes) for count, seed in ((120, 0), (100, 1)))
     assert row.accuracy.item() == pytest.approx(RidgeClassifier().fit(train.x, train.y).score(test.x, test.y))
@@ -212,12 +225,23 @@ def test_noise_with_95_percent_of_the_images_in_one_class_gives_a_warning() -> N
     assert row["accuracy"] > 0.9
     assert row["majority"] == (y == 0).mean()
     assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, z.argmax(1)))
-    choice = pd.DataFrame({"classes": ["all"], "encoder": "simclr", "C": 1.0, "chosen": 1})
-    assert warnings_of(pd.DataFrame([row]), choice, [0.1, 1.0]) == [
-        "logreg, all, simclr: C = 1 is at the edge of the range logreg.C; try a wider range",
-        f"logreg, all: no encoder is significantly better than the most frequent class ({row['majority']:.1%})",
+    assert warnings_of(pd.DataFrame([row])) == [
+        f"logreg, all: no encoder is significantly better than the most frequent class ({row['majority']:.1%})"
     ]
-    assert warnings_of(pd.DataFrame([row | {"majority": 0.5}]), choice, [0.1, 1.0, 10.0]) == []
+    assert warnings_of(pd.DataFrame([row | {"majority": 0.5}])) == []
+
+
+def test_a_chosen_c_at_the_edge_of_the_range_and_a_fit_that_has_not_converged_are_reported() -> None:
+    params = load_params()
+    probe = LogisticProbe(max(params.logreg.C), 100)
+    probe.converged = False
+    results = {("all", "simclr"): Result(probe, [], [], np.array([]), np.array([]))}
+    assert fit_logreg.warnings_of(results, params) == [
+        "logreg, all, simclr: not converged (max_iter = 100)",
+        "logreg, all, simclr: C = 0.3 is at the edge of the range logreg.C; try a wider range",
+    ]
+    probe.converged, probe.C = True, params.logreg.C[1]
+    assert fit_logreg.warnings_of(results, params) == []
 
 
 def test_features_that_are_equal_for_all_images_give_a_one_line_error(
@@ -225,8 +249,8 @@ def test_features_that_are_equal_for_all_images_give_a_one_line_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_features(tmp_path)
-    tensors, metadata = read_tensors(stage.FEATURES)
+    tensors, metadata = read_tensors(FEATURES)
     write_tensors(Path("changed"), tensors | {"train_untrained": torch.zeros(120, 16)}, metadata)
-    Path("changed").replace(stage.FEATURES)
+    Path("changed").replace(FEATURES)
     with pytest.raises(UserError, match=r"^data/features\.safetensors: features of untrained are the same"):
-        stage.main(load_params())
+        fit_linear.main(load_params())
