@@ -14,6 +14,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 model = onnxruntime.InferenceSession("models/simclr.onnx")
 
 

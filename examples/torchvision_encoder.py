@@ -10,6 +10,8 @@ import torchvision
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 encoder = torchvision.models.resnet18()
 encoder.fc = torch.nn.Identity()
 # With `stem: cifar` also:

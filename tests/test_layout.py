@@ -85,9 +85,9 @@ def test_dvc_keeps_the_formatting_of_params_yaml_and_dvc_yaml(tmp_path: Path) ->
 def test_a_clone_has_the_same_bytes_with_git_set_to_windows_line_endings(tmp_path: Path) -> None:
     clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, tmp_path / "clone"]
     subprocess.run(clone, check=True, capture_output=True)
-    texts = [path for path in tracked() if path.endswith((".py", ".yaml", ".csv", ".json"))]
+    texts = [path for path in (tmp_path / "clone").rglob("*") if path.suffix in (".py", ".yaml", ".csv", ".json")]
     assert texts
-    assert not any(b"\r\n" in (tmp_path / "clone" / path).read_bytes() for path in texts)
+    assert not any(b"\r\n" in path.read_bytes() for path in texts)
 
 
 def outs(stage: str) -> list[tuple[str, dict[str, Any]]]:

@@ -1,11 +1,14 @@
 """The command that predicts the class of pictures."""
 
 import csv
+import io
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -61,6 +64,12 @@ def test_text_and_csv_agree_and_an_unreadable_picture_is_reported_without_stoppi
         assert row["class"] in CLASSES
         assert line.split("  ")[0].strip() == f"{100 * float(row['probability']):.1f} %"
         assert (line.endswith(row["file"]), row["class"] in line) == (True, True)
+    run(monkeypatch, "--csv", "--top", "9", "pictures")  # of three classes
+    best = pd.read_csv(io.StringIO(capsys.readouterr().out)).groupby("file", sort=False)
+    assert best["class"].first().to_dict() == {row["file"]: row["class"] for row in rows}
+    assert all(set(classes) == set(CLASSES) for classes in best["class"].agg(list))
+    assert best.probability.is_monotonic_decreasing.all()
+    np.testing.assert_allclose(best.probability.sum(), 1, atol=1e-4)
 
 
 def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +78,10 @@ def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pyt
     )[0]
     for chunk in (2, 1024):
         monkeypatch.setattr(predict, "CHUNK", chunk)
-        run(monkeypatch, "--embed", "features.npy", "pictures")
-        np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-4)
+        run(monkeypatch, "--embed", "features.npz", "pictures")
+        embedded = np.load("features.npz")
+        assert embedded["files"].tolist() == READABLE
+        np.testing.assert_allclose(embedded["features"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +107,7 @@ def wrong_format() -> None:
         (("nowhere.png",), "1 of 1 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
         (("--json", "pictures"), 2),
+        (("--top", "0", "pictures"), 2),
         ((), 2),
     ],
 )
@@ -112,7 +124,7 @@ def test_a_mistake_gives_one_line(
         assert found == expected
 
 
-def test_examples_run(folder: Path) -> None:
+def test_examples_run_and_print_their_usage_without_an_argument(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
         for number, pixels in enumerate(random_images(5, ord(name))):
@@ -125,3 +137,7 @@ def test_examples_run(folder: Path) -> None:
         command = [sys.executable, ROOT / f"examples/{script}.py", argument]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(expected)
+        if argument:
+            monkeypatch.setattr(sys, "argv", [script])
+            with pytest.raises(SystemExit, match=rf"python examples/{script}\.py "):
+                runpy.run_path(str(ROOT / f"examples/{script}.py"))
