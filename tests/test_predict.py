@@ -73,11 +73,22 @@ def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pyt
         np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tensors(Path("data/features.safetensors"), {"train_simclr": torch.rand(8, 512)})
-    labelled = {"train_images": random_images(8, 1), "train_fine": torch.arange(8) % 3}
-    write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
-    assert run(monkeypatch, "--neighbours", "near.png", "pictures/more") == 0
+def test_the_nearest_labelled_images_are_drawn_if_their_features_are_those_of_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(images: torch.Tensor, features: torch.Tensor) -> object:
+        labelled = {"train_images": images, "train_fine": torch.arange(len(images)) % 3}
+        write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
+        write_tensors(Path("data/features.safetensors"), {"train_simclr": features})
+        return run(monkeypatch, "--neighbours", "near.png", "pictures/more")
+
+    images = random_images(8, 1)
+    features = torch.from_numpy(predict.Model(Path("models/simclr.onnx"))(images.numpy())[0])
+    others = [(images, features + 0.1), (images, features[:, :99]), (images.flip(0), features), (images[:7], features)]
+    for other in others:
+        assert str(draw(*other)).startswith("data/features.safetensors: its features are not those of the model for")
+    assert not Path("near.png").exists()
+    assert draw(images, features) == 0
     assert Image.open("near.png").size[0] > 300
 
 
