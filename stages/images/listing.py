@@ -21,7 +21,9 @@ from stages.runtime.errors import UserError, one_line, shortened
 PARTS = ("train", "test", "unlabeled")
 MAX_LISTED_ENDINGS = 5
 KINDS = Image.registered_extensions()
-ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN}  # Pillow can only write some others
+# Pillow can only write some kinds, and reads no pixels of these without another program (which would run PostScript).
+NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN and kind not in NO_PIXELS}
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,11 @@ def names(listing: Listing, name: str) -> list[str]:
 
 def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     add(root / "train/ant", "Thumbs.db", "desktop.ini", "Icon\r", "notes.txt", ".hidden.png", "UPPER.JPG")
-    add(root / "train/ant", "a.heic", "b.HEIC")
+    add(root / "train/ant", "a.heic", "b.HEIC", "film.mpg", "data.h5", "drawing.eps", "drawing.wmf")
     add(root / "train/ant/.folder", "0.png")
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
-    line = "6 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .ini, 1 .txt"
+    line = "10 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
     assert count_images("folder", root) == Sizes(unlabelled=7, train=[4, 3], test=4, left_out=line)
 
 
