@@ -1,6 +1,7 @@
 """Parameters that contradict each other or the number of images."""
 
 import re
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -10,7 +11,7 @@ from stages.check import Params
 from stages.check import too_few_images as mistakes
 from stages.images.sizes import SAMPLE, Sizes, count_images
 from stages.runtime.params import FILE
-from tests.repository import ROOT, load_params
+from tests.repository import ROOT, load_params, refusal
 
 COMMITTED = ROOT / FILE
 
@@ -48,6 +49,20 @@ def test_parameters_that_contradict_each_other_are_reported(changes: dict[str, o
     (found,) = check.contradictions(params(**{"folder": str(COMMITTED.parent), **changes}))
     assert found.startswith(expected)
     assert check.contradictions(params(folder=str(COMMITTED.parent))) == []
+
+
+def test_a_folder_for_checkpoints_that_cannot_be_written_is_reported_and_the_first_classes_are_named(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    small = params(data="folder", folder=str(ROOT / "examples/images"), first_classes=2, batch_size=4)
+    Path(".dvc").touch()
+    assert refusal(check.main, small).startswith(".dvc/tmp/resume: cannot be written (")
+    assert not Path("data").exists()
+    assert "first_classes = 2: circle, square\n" in capsys.readouterr().out
+    Path(".dvc").unlink()
+    check.main(small)
+    assert Path("data/checked.txt").exists()
 
 
 def test_two_batches_of_images_are_enough_and_classes_may_be_small() -> None:

@@ -20,7 +20,7 @@ from PIL import EpsImagePlugin, Image, ImageCms, ImageOps, PngImagePlugin, TiffI
 from torch import Tensor
 
 from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
-from stages.images.listing import list_folder
+from stages.images.listing import has_plain_name, list_folder
 from stages.io.tensors import Stream
 from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar
@@ -129,6 +129,8 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
     """
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever
+    if not has_plain_name(file):
+        raise ValueError("its name is not one line of UTF-8")
     try:
         image = Image.open(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
