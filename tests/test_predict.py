@@ -1,6 +1,7 @@
 """The command that predicts the class of pictures."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,7 @@ def wrong_format() -> None:
         (("--model", "x.onnx", "pictures"), f"x.onnx: has the format simclr-dvc 1, not {FORMAT}; "),
         (("empty",), "empty: holds no image"),
         (("nowhere.png",), "1 of 1 pictures could not be read"),
+        (("odd",), "2 of 2 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
         (("--json", "pictures"), 2),
         ((), 2),
@@ -115,6 +117,9 @@ def test_a_mistake_gives_one_line(
 ) -> None:
     wrong_format()
     Path("empty").mkdir()
+    Path("odd").mkdir()
+    for name in ("two\nlines.png", os.fsdecode(b"caf\xe9.png")):
+        Path("odd", name).hardlink_to("pictures/gray.png")
     found = run(monkeypatch, *arguments)
     if isinstance(expected, str):
         assert str(found).startswith(expected)
@@ -123,11 +128,23 @@ def test_a_mistake_gives_one_line(
         assert found == expected
 
 
+def test_a_reader_that_closes_the_pipe_ends_it_without_an_error(folder: Path) -> None:
+    command = [sys.executable, "-m", "stages", "predict", *["pictures/gray.png"] * 600]
+    with subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as predicting:
+        assert predicting.stdout and predicting.stderr
+        predicting.stdout.readline()
+        predicting.stdout.close()
+        assert predicting.stderr.read() == b""
+
+
 def test_examples_run(folder: Path) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
-        for number, pixels in enumerate(random_images(5, ord(name))):
+        for number, pixels in enumerate(random_images(3, ord(name))):
             Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
+        Path("classes", name, ".DS_Store").touch()
     for script, argument, expected in (
         ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),
         ("timm_encoder", "", "torch.Size([2, 512])"),
