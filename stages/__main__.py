@@ -4,6 +4,7 @@ It sets the arithmetic before a numeric library is imported, checks that the sta
 and turns a user's mistake or Ctrl-C into a one-line message and the command that undoes the run.
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -22,6 +23,7 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line immediately
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""  # `predict` reads the other arguments
     if name == "predict":  # works in any folder, also without dvc.yaml
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends without an error
         fix_arithmetic(name, read_params() if FILE.exists() else {})
         import_module("stages.predict").main()
         return

@@ -8,15 +8,16 @@ import os
 import shlex
 from pathlib import Path
 
-import psutil
 from pydantic import ConfigDict
 
 from stages.features.params import ExtractParams
 from stages.images.params import DownloadParams
 from stages.images.sizes import count_images
-from stages.io.writing import write_bytes
+from stages.io.writing import require_writable, write_bytes
 from stages.probing.params import FitParams
 from stages.runtime.errors import shortened
+from stages.runtime.inputs import checkpoint_folder
+from stages.runtime.machine import memory
 from stages.runtime.params import params_error
 from stages.simclr.params import LaunchParams, PretrainParams
 
@@ -35,6 +36,9 @@ def main(params: Params) -> None:
         print(f"{params.folder}: {sizes.left_out}")
     if 2 * params.batch_size > sizes.unlabelled:
         raise params_error([batch_too_large(params, sizes.unlabelled)])
+    if sizes.classes:
+        print(f"first_classes = {params.first_classes}: {shortened(', '.join(sizes.classes[: params.first_classes]))}")
+    require_writable(checkpoint_folder())
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
 
 
@@ -52,7 +56,7 @@ def contradictions(params: Params) -> list[str]:
             f"batch_size = {params.batch_size}: is not divisible by the {params.processes} processes of launch"
         )
     needed = memory_needed(params)
-    if needed > psutil.virtual_memory().total:
+    if needed > memory():
         found.append(
             f"batch_size = {params.batch_size}, projection_dim = {params.projection_dim}: need {needed / 1e9:.0f} GB "
             "for the similarities of a batch and the projection head, more than this machine has; use smaller values"

@@ -95,7 +95,7 @@ def main() -> None:
                 if embed:
                     embedded += zip(map(str, names), features, strict=True)
                 if arguments.neighbours and not drawn:
-                    draw_nearest(arguments.neighbours, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
+                    draw_nearest(arguments.neighbours, model, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
                     drawn = True
             progress.update(len(some))
         if embed:
@@ -157,14 +157,27 @@ def csv_lines(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, header=False, float_format="%.6g", lineterminator="\n").rstrip("\n")
 
 
-def draw_nearest(path: Path, images: np.ndarray, features: np.ndarray, predicted: list[str]) -> None:
+def draw_nearest(path: Path, model: Model, images: np.ndarray, features: np.ndarray, predicted: list[str]) -> None:
     """Draws pictures (N, S, S, 3), and beside each the training images whose features are nearest (cosine).
 
-    features: (N, D); predicted: the class of each.
+    features: (N, D); predicted: the class of each. Raises UserError if the stored features of the nearest images are
+    not those that the model gives: they are of another model or of other images.
     """
     labelled, names = open_tensors(LABELLED)
     of_training = open_tensors(FEATURES)[0]["train_simclr"].mapped()
-    fine = labelled["train_fine"].all()
+    fine, training_images = labelled["train_fine"].all(), labelled["train_images"]
+    belong_together = of_training.shape == (len(training_images), features.shape[1])
+    if belong_together:
+        found = nearest(of_training, features, NEIGHBOURS)
+        drawn = np.unique(found)
+        again, _ = model(training_images[drawn].numpy())
+        error = np.linalg.norm(again - of_training[drawn], axis=1) / np.linalg.norm(again, axis=1)
+        belong_together = bool((error < 0.001).all())  # PyTorch and onnxruntime round differently
+    if not belong_together:
+        raise UserError(
+            f"{FEATURES}: its features are not those of the model for the images in {LABELLED}; "
+            "`dvc repro` makes all of them anew, and the model is then models/simclr.onnx"
+        )
     table = pd.DataFrame(
         {
             "encoder": "simclr",
@@ -174,6 +187,6 @@ def draw_nearest(path: Path, images: np.ndarray, features: np.ndarray, predicted
             "neighbour": neighbour,
             "neighbour_class": names["fine_names"][fine[neighbour]],
         }
-        for (image, rank), neighbour in np.ndenumerate(nearest(of_training, features, NEIGHBOURS))
+        for (image, rank), neighbour in np.ndenumerate(found)
     )
-    write_bytes(path, as_png(draw_neighbours(table, torch.from_numpy(images), labelled["train_images"])))
+    write_bytes(path, as_png(draw_neighbours(table, torch.from_numpy(images), training_images)))

@@ -9,7 +9,7 @@ from stages import check
 from stages.check import Params
 from stages.runtime.errors import UserError
 from stages.runtime.params import FILE
-from tests.repository import ROOT, load_params
+from tests.repository import ROOT, load_params, refusal
 
 COMMITTED = ROOT / FILE
 
@@ -44,3 +44,17 @@ def test_parameters_that_contradict_each_other_are_reported(changes: dict[str, o
     (found,) = check.contradictions(params(**{"folder": str(COMMITTED.parent), **changes}))
     assert found.startswith(expected)
     assert check.contradictions(params(folder=str(COMMITTED.parent))) == []
+
+
+def test_a_folder_for_checkpoints_that_cannot_be_written_is_reported_and_the_first_classes_are_named(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    small = params(data="folder", folder=str(ROOT / "examples/images"), first_classes=2, batch_size=4)
+    Path(".dvc").touch()
+    assert refusal(check.main, small).startswith(".dvc/tmp/resume: cannot be written (")
+    assert not Path("data").exists()
+    assert "first_classes = 2: circle, square\n" in capsys.readouterr().out
+    Path(".dvc").unlink()
+    check.main(small)
+    assert Path("data/checked.txt").exists()

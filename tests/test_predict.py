@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import runpy
 import subprocess
 import sys
@@ -84,11 +85,22 @@ def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pyt
         np.testing.assert_allclose(embedded["features"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tensors(Path("data/features.safetensors"), {"train_simclr": torch.rand(8, 512)})
-    labelled = {"train_images": random_images(8, 1), "train_fine": torch.arange(8) % 3}
-    write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
-    assert run(monkeypatch, "--neighbours", "near.png", "pictures/more") == 0
+def test_the_nearest_labelled_images_are_drawn_if_their_features_are_those_of_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(images: torch.Tensor, features: torch.Tensor) -> object:
+        labelled = {"train_images": images, "train_fine": torch.arange(len(images)) % 3}
+        write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
+        write_tensors(Path("data/features.safetensors"), {"train_simclr": features})
+        return run(monkeypatch, "--neighbours", "near.png", "pictures/more")
+
+    images = random_images(8, 1)
+    features = torch.from_numpy(predict.Model(Path("models/simclr.onnx"))(images.numpy())[0])
+    others = [(images, features + 0.1), (images, features[:, :99]), (images.flip(0), features), (images[:7], features)]
+    for other in others:
+        assert str(draw(*other)).startswith("data/features.safetensors: its features are not those of the model for")
+    assert not Path("near.png").exists()
+    assert draw(images, features) == 0
     assert Image.open("near.png").size[0] > 300
 
 
@@ -105,6 +117,7 @@ def wrong_format() -> None:
         (("--model", "x.onnx", "pictures"), f"x.onnx: has the format simclr-dvc 1, not {FORMAT}; "),
         (("empty",), "empty: holds no image"),
         (("nowhere.png",), "1 of 1 pictures could not be read"),
+        (("odd",), "2 of 2 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
         (("--json", "pictures"), 2),
         (("--top", "0", "pictures"), 2),
@@ -116,6 +129,9 @@ def test_a_mistake_gives_one_line(
 ) -> None:
     wrong_format()
     Path("empty").mkdir()
+    Path("odd").mkdir()
+    for name in ("two\nlines.png", os.fsdecode(b"caf\xe9.png")):
+        Path("odd", name).hardlink_to("pictures/gray.png")
     found = run(monkeypatch, *arguments)
     if isinstance(expected, str):
         assert str(found).startswith(expected)
@@ -124,11 +140,23 @@ def test_a_mistake_gives_one_line(
         assert found == expected
 
 
+def test_a_reader_that_closes_the_pipe_ends_it_without_an_error(folder: Path) -> None:
+    command = [sys.executable, "-m", "stages", "predict", *["pictures/gray.png"] * 600]
+    with subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as predicting:
+        assert predicting.stdout and predicting.stderr
+        predicting.stdout.readline()
+        predicting.stdout.close()
+        assert predicting.stderr.read() == b""
+
+
 def test_examples_run_and_print_their_usage_without_an_argument(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
-        for number, pixels in enumerate(random_images(5, ord(name))):
+        for number, pixels in enumerate(random_images(3, ord(name))):
             Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
+        Path("classes", name, ".DS_Store").touch()
     for script, argument, expected in (
         ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),
         ("timm_encoder", "", "torch.Size([2, 512])"),

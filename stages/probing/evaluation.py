@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 
 from stages.io.tensors import open_tensors
 from stages.probing.logreg import LogisticProbe, OnFit, choice_work, fit_few_labels, fit_work
@@ -17,6 +16,7 @@ from stages.probing.registry import PROBES
 from stages.probing.scores import rank_of_truth, scores
 from stages.probing.tables import Result, score_row
 from stages.runtime.errors import UserError
+from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
 
 
@@ -171,4 +171,4 @@ def concurrent_jobs(largest: Split, threads: int) -> int:
     images, features = largest.x.shape
     # Scaled features and those of up to five folds, in float32; class scores in float32 and, for curves, in float64.
     needed = images * (4 * 6 * features + 32 * largest.classes)
-    return max(1, min(threads, psutil.virtual_memory().available // needed))
+    return max(1, min(threads, free_memory() // needed))
