@@ -19,10 +19,16 @@ bench: .venv/installed
 	.venv/bin/python -m benchmarks.bench
 	.venv/bin/python -m benchmarks.scaling
 
+# An environment that was moved does not work: its scripts name their place.
+ifneq ($(file < .venv/installed),$(realpath .venv))
+.PHONY: .venv/installed
+endif
 .venv/installed: requirements.lock
-	$(PYTHON) -m venv .venv
+	@case `$(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'` in 3.11|3.12|3.13|3.14) ;; \
+	*) echo "$(PYTHON) is not Python 3.11 to 3.14; use another one: make PYTHON=python3.12"; exit 1;; esac
+	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --requirement requirements.lock
-	touch $@
+	realpath .venv > $@
 
 # Reproduces the committed results in a fresh clone and compares the bytes. Takes as long as `make repro`.
 verify: .venv/installed
@@ -45,4 +51,4 @@ lock:
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[test]'
 	.venv/bin/pip freeze --exclude-editable | grep --extended-regexp --invert-match '^(cuda-|nvidia-|triton==)' > requirements.lock
-	touch .venv/installed
+	realpath .venv > .venv/installed

@@ -4,26 +4,30 @@ Run from the root of the repository, after `dvc repro`: python examples/scikit_l
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 model = onnxruntime.InferenceSession("models/simclr.onnx")
 
 
 def features(files: list[str]) -> np.ndarray:
-    pictures = (np.array(Image.open(file).convert("RGB")) for file in files)
+    pictures = (np.array(ImageOps.exif_transpose(Image.open(file)).convert("RGB")) for file in files)
     return np.concatenate([model.run(["features"], {"images": picture[None]})[0] for picture in pictures])
 
 
-files = sorted(map(str, Path(sys.argv[1]).glob("*/*")))
+files = sorted(map(str, Path(sys.argv[1]).glob("*/[!.]*")))
 classes = [Path(file).parent.name for file in files]
 encoder = FunctionTransformer(features)
-scores = cross_val_score(make_pipeline(encoder, LogisticRegression(max_iter=1000)), files, classes, cv=5)
+classifier = make_pipeline(encoder, LogisticRegression(max_iter=1000))
+scores = cross_val_score(classifier, files, classes, cv=min(5, *Counter(classes).values()))
 print(f"accuracy {scores.mean():.3f} +- {scores.std():.3f}")

@@ -10,6 +10,8 @@ import torchvision
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 encoder = torchvision.models.resnet18()
 encoder.fc = torch.nn.Identity()
 # With `stem: cifar` also:
@@ -17,7 +19,7 @@ encoder.fc = torch.nn.Identity()
 encoder.load_state_dict(load_file("models/simclr.safetensors"))
 encoder.eval()
 
-picture = torchvision.io.decode_image(sys.argv[1], "RGB")
+picture = torchvision.io.decode_image(sys.argv[1], "RGB", apply_exif_orientation=True)
 square = v2.functional.center_crop(picture, min(picture.shape[1:]))
 pixels = v2.functional.resize(square, [32, 32], v2.InterpolationMode.BICUBIC) / 255  # image_size; no mean or deviation
 with torch.inference_mode():

@@ -1,9 +1,10 @@
 """`python -m stages NAME`: runs a stage of dvc.yaml, or the command `predict`. The only place with side effects.
 
 It sets the arithmetic before a numeric library is imported, checks that the stage's inputs do not change while it runs,
-and turns a user's mistake into a one-line message.
+and turns a user's mistake or Ctrl-C into a one-line message and the command that undoes the run.
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -12,25 +13,36 @@ from stages.runtime.errors import UserError
 from stages.runtime.inputs import inputs_must_not_change, read_pipeline
 from stages.runtime.params import FILE, read_params, validated
 
+# DVC has deleted the stage's old outputs; it keeps them in its cache. HEAD, because `dvc exp run` stages its changes in
+# git. touch, because DVC writes params.yaml twice within a second, while git compares sizes and times in seconds:
+# without it, git misses a change to a value of the same length.
+RESTORE_COMMAND = f"touch {FILE} && git checkout HEAD -- {FILE} dvc.lock && dvc repro"
+
 
 def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line immediately
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""  # `predict` reads the other arguments
     if name == "predict":  # works in any folder, also without dvc.yaml
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends without an error
         fix_arithmetic(name, read_params() if FILE.exists() else {})
         import_module("stages.predict").main()
         return
     pipeline = read_pipeline()
     if name not in pipeline:
         raise UserError(f"usage: python -m stages NAME; NAME is one of: {', '.join([*pipeline, 'predict'])}")
-    content = read_params()
-    fix_arithmetic(name, content)
-    with inputs_must_not_change(name, pipeline[name]):
-        script = import_module(f"stages.{name.replace('-', '_')}")
-        params = validated(script.Params, content)
-        if "threads" in pipeline[name].get("params", []):  # only stages that compute list it
-            verify_arithmetic(params.threads, params.same_bytes)
-        script.main(params)
+    try:
+        content = read_params()
+        fix_arithmetic(name, content)
+        with inputs_must_not_change(name, pipeline[name]):
+            script = import_module(f"stages.{name.replace('-', '_')}")
+            params = validated(script.Params, content)
+            if "threads" in pipeline[name].get("params", []):  # only stages that compute list it
+                verify_arithmetic(params.threads, params.same_bytes)
+            script.main(params)
+    except (UserError, KeyboardInterrupt) as error:
+        raise UserError(
+            f"{str(error) or 'stopped'}\n(to go back to the committed parameters and results: `{RESTORE_COMMAND}`)"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ mistake is found while the outputs of the other stages still exist. Its own outp
 """
 
 import os
+import shlex
 from pathlib import Path
 
-import psutil
 from pydantic import ConfigDict
 
 from stages.features.params import ExtractParams
 from stages.images.params import DownloadParams
-from stages.images.sizes import Sizes, count_images
-from stages.io.writing import write_bytes
+from stages.images.sizes import count_images
+from stages.io.writing import require_writable, write_bytes
 from stages.probing.params import LinearParams, LogregParams, NeighboursParams
 from stages.runtime.errors import shortened
+from stages.runtime.inputs import checkpoint_folder
+from stages.runtime.machine import memory
 from stages.runtime.params import params_error
 from stages.simclr.params import LaunchParams, PretrainParams
 
@@ -32,8 +34,11 @@ def main(params: Params) -> None:
     sizes = count_images(params.data, Path(params.folder))
     if sizes.left_out:
         print(f"{params.folder}: {sizes.left_out}")
-    if mistakes := too_few_images(params, sizes):
-        raise params_error(mistakes)
+    if 2 * params.batch_size > sizes.unlabelled:
+        raise params_error([batch_too_large(params, sizes.unlabelled)])
+    if sizes.classes:
+        print(f"first_classes = {params.first_classes}: {shortened(', '.join(sizes.classes[: params.first_classes]))}")
+    require_writable(checkpoint_folder())
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
 
 
@@ -51,7 +56,7 @@ def contradictions(params: Params) -> list[str]:
             f"batch_size = {params.batch_size}: is not divisible by the {params.processes} processes of launch"
         )
     needed = memory_needed(params)
-    if needed > psutil.virtual_memory().total:
+    if needed > memory():
         found.append(
             f"batch_size = {params.batch_size}, projection_dim = {params.projection_dim}: need {needed / 1e9:.0f} GB "
             "for the similarities of a batch and the projection head, more than this machine has; use smaller values"
@@ -67,15 +72,11 @@ def memory_needed(params: Params) -> int:
     return 16 * head + 24 * (2 * params.batch_size) ** 2
 
 
-def too_few_images(params: Params, sizes: Sizes) -> list[str]:
-    """Parameters for which there are too few images: one line each."""
-    found = []
-    classes = len(sizes.train)
-    if params.first_classes > classes:
-        found.append(f"first_classes = {params.first_classes}: the data have {classes} classes")
-    if 2 * params.batch_size > sizes.unlabelled:
-        found.append(
-            f"batch_size = {params.batch_size}: {sizes.unlabelled} unlabelled images do not fill two batches "
-            "(one for training, one held out); use a smaller batch or add images"
-        )
-    return found
+def batch_too_large(params: Params, images: int) -> str:
+    """One line, with the command for the largest batch that so many unlabelled images allow."""
+    largest = images // 2 // params.processes * params.processes
+    settings = (f"data={params.data}", f"folder={params.folder}", f"batch_size={largest}")
+    return (
+        f"batch_size = {params.batch_size}: {images} unlabelled images do not fill two batches (one for training, one "
+        f"held out); use at most {largest}: `dvc exp run {' '.join(f'-S {shlex.quote(each)}' for each in settings)}`"
+    )

@@ -2,15 +2,15 @@
 
 Reads   the folder of images, the archives in `mirror` or on their official sites, or nothing (the sample)
 Writes  data/unlabelled.safetensors  images (N, S, S, 3) uint8, for pretraining
-        data/labelled.safetensors    {train,test}_{images,fine,coarse}, which test images were seen before, and the
-                                     names of the classes
+        data/labelled.safetensors    {train,test}_{images,fine,coarse}, which test images are training images or
+                                     repeated (test_seen) or unlabelled images, and the names of the classes
         data/starting_weights.safetensors  what pretraining starts from, under torchvision's names
 """
 
 import math
 import warnings
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +56,8 @@ def main(params: Params) -> None:
     )
     if seen := int(labelled["test_seen"].all().sum()):
         print(f"{seen} test images have the pixels of a training image or of an earlier test image")
+    if seen := int(labelled["test_unlabelled"].all().sum()):
+        print(f"{seen} test images are among the unlabelled images; pretraining uses no labels, so this is allowed")
 
 
 def starting_weights(backbone: str, imagenet: Path | None, seed: int) -> dict[str, Tensor]:
@@ -76,19 +78,25 @@ def starting_weights(backbone: str, imagenet: Path | None, seed: int) -> dict[st
 def write_dataset(dataset: Dataset, data: str) -> None:
     """Writes the images as they come, in the order in which they come. data: where they are from, for the metadata."""
     train, test = dataset.train, dataset.test
-    write_tensors(UNLABELLED, {"images": dataset.unlabelled or train.images}, {"data": data})
+    digests = {part: array("Q") for part in ("unlabelled", "train", "test")}
+    unlabelled = with_digests(dataset.unlabelled or train.images, digests["unlabelled"])
+    write_tensors(UNLABELLED, {"images": unlabelled}, {"data": data})
     if dataset.unlabelled is None:  # the training images have passed, and are read again
         images = open_tensors(UNLABELLED)[0]["images"]
         count, side = images.shape[:2]
         train = replace(train, images=image_stream(count, side, (images[rows] for rows in chunks_of(count, side))))
-    digests = {"train": array("Q"), "test": array("Q")}
 
-    def test_seen() -> Iterator[Tensor]:
-        yield torch.from_numpy(seen_before(*(np.array(digests[part]) for part in ("test", "train"))))
+    def of_test(find: Callable[[np.ndarray, np.ndarray], np.ndarray], among: str) -> Stream:
+        """(N,) bool, found when the stream is read: all images must have passed by then."""
+
+        def chunks() -> Iterator[Tensor]:
+            yield torch.from_numpy(find(np.array(digests["test"]), np.array(digests[among])))
+
+        return Stream(test.fine.shape, torch.bool, chunks())
 
     tensors: dict[str, Tensor | Stream] = {}
     for part, labelled in (("train", train), ("test", test)):
         tensors[f"{part}_images"] = with_digests(labelled.images, digests[part])
         tensors |= {f"{part}_{level}": torch.from_numpy(getattr(labelled, level)) for level in ("fine", "coarse")}
-    tensors["test_seen"] = Stream(test.fine.shape, torch.bool, test_seen())  # last: all images have passed by then
+    tensors |= {"test_seen": of_test(seen_before, "train"), "test_unlabelled": of_test(np.isin, "unlabelled")}  # last
     write_tensors(LABELLED, tensors, {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names})

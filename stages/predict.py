@@ -7,9 +7,9 @@ on, and the exit status is 1. Only `--neighbours` needs more than the model: the
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ def main() -> None:
     model = Model(arguments.model)
     files = [file for given in arguments.pictures for file in listed(given)]
     unreadable, drawn, width = 0, False, max(map(len, model.classes))
+    embedded: list[tuple[str, np.ndarray]] = []
 
     def read(file: Path) -> np.ndarray | None:
         try:
@@ -74,7 +75,7 @@ def main() -> None:
 
     with (
         progress_bar("predicting", len(files), "pictures") as progress,
-        npy_file(arguments.embed) if arguments.embed else nullcontext() as embed,
+        replacing(arguments.embed) if arguments.embed else nullcontext() as embed,
         pillow_warnings(),
         ThreadPoolExecutor() as threads,
     ):
@@ -89,16 +90,17 @@ def main() -> None:
                 names, pixels = zip(*readable, strict=True)
                 features, probabilities = model(np.stack(pixels))
                 predicted = [model.classes[number] for number in probabilities.argmax(1)]
-                sure = probabilities.max(1)
-                progress.write(
-                    csv_lines(names, predicted, sure) if arguments.csv else text_lines(names, predicted, sure, width)
-                )
+                table = best_classes(names, model.classes, probabilities, arguments.top)
+                progress.write(csv_lines(table) if arguments.csv else text_lines(table, width))
                 if embed:
-                    embed(features)
+                    embedded += zip(map(str, names), features, strict=True)
                 if arguments.neighbours and not drawn:
-                    draw_nearest(arguments.neighbours, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
+                    draw_nearest(arguments.neighbours, model, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
                     drawn = True
             progress.update(len(some))
+        if embed:
+            with embed.open("wb") as npz:
+                np.savez(npz, files=[file for file, _ in embedded], features=[row for _, row in embedded])
     if unreadable:
         raise UserError(f"{unreadable} of {len(files)} pictures could not be read")
 
@@ -108,10 +110,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages predict", description=description)
     parser.add_argument("pictures", nargs="+", type=Path, help="files, or folders with files, however deep")
     parser.add_argument("--model", type=Path, default="models/simclr.onnx", help="default: %(default)s")
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="a line for each of the K best classes")
     parser.add_argument("--csv", action="store_true", help="a table for machines")
-    parser.add_argument("--embed", type=Path, metavar="FILE.npy", help="write the features, a row for each line")
+    parser.add_argument("--embed", type=Path, metavar="FILE.npz", help="write arrays: files, features")
     parser.add_argument("--neighbours", type=Path, metavar="FILE.png", help="draw the nearest labelled images")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.top < 1:
+        parser.error("argument --top: must be at least 1")
+    return arguments
 
 
 def listed(given: Path) -> list[Path]:
@@ -128,47 +134,50 @@ def listed(given: Path) -> list[Path]:
     return files
 
 
-def text_lines(files: Sequence[Path], predicted: list[str], probabilities: np.ndarray, width: int) -> str:
-    return "\n".join(
-        f"{100 * probability:5.1f} %  {label:{width}}  {file}"
-        for file, label, probability in zip(files, predicted, probabilities, strict=True)
+def best_classes(files: Sequence[Path], classes: list[str], probabilities: np.ndarray, count: int) -> pd.DataFrame:
+    """A row for each of the `count` most probable classes of each file."""
+    best = (-probabilities).argsort(axis=1, kind="stable")[:, :count]
+    return pd.DataFrame(
+        {
+            "file": np.repeat(list(map(str, files)), best.shape[1]),
+            "class": np.array(classes)[best].ravel(),
+            "probability": np.take_along_axis(probabilities, best, axis=1).ravel(),
+        }
     )
 
 
-def csv_lines(files: Sequence[Path], predicted: list[str], probabilities: np.ndarray) -> str:
-    table = pd.DataFrame({"file": files, "class": predicted, "probability": probabilities})
+def text_lines(table: pd.DataFrame, width: int) -> str:
+    return "\n".join(
+        f"{100 * probability:5.1f} %  {label:{width}}  {file}"
+        for file, label, probability in table.itertuples(index=False)
+    )
+
+
+def csv_lines(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, header=False, float_format="%.6g", lineterminator="\n").rstrip("\n")
 
 
-@contextmanager
-def npy_file(path: Path) -> Iterator[Callable[[np.ndarray], None]]:
-    """What writes features (N, D) as they come to one array in float32."""
-    shape = (0, 0)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-
-        def write_header() -> None:  # as long for any number of rows
-            file.seek(0)
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-
-        def append(features: np.ndarray) -> None:
-            nonlocal shape
-            if not shape[0]:
-                write_header()
-            shape = (shape[0] + len(features), features.shape[1])
-            file.write(features.astype("<f4").tobytes())
-
-        yield append
-        write_header()
-
-
-def draw_nearest(path: Path, images: np.ndarray, features: np.ndarray, predicted: list[str]) -> None:
+def draw_nearest(path: Path, model: Model, images: np.ndarray, features: np.ndarray, predicted: list[str]) -> None:
     """Draws pictures (N, S, S, 3), and beside each the training images whose features are nearest (cosine).
 
-    features: (N, D); predicted: the class of each.
+    features: (N, D); predicted: the class of each. Raises UserError if the stored features of the nearest images are
+    not those that the model gives: they are of another model or of other images.
     """
     labelled, names = open_tensors(LABELLED)
     of_training = open_tensors(FEATURES)[0]["train_simclr"].mapped()
-    fine = labelled["train_fine"].all()
+    fine, training_images = labelled["train_fine"].all(), labelled["train_images"]
+    belong_together = of_training.shape == (len(training_images), features.shape[1])
+    if belong_together:
+        found = nearest(of_training, features, NEIGHBOURS)
+        drawn = np.unique(found)
+        again, _ = model(training_images[drawn].numpy())
+        error = np.linalg.norm(again - of_training[drawn], axis=1) / np.linalg.norm(again, axis=1)
+        belong_together = bool((error < 0.001).all())  # PyTorch and onnxruntime round differently
+    if not belong_together:
+        raise UserError(
+            f"{FEATURES}: its features are not those of the model for the images in {LABELLED}; "
+            "`dvc repro` makes all of them anew, and the model is then models/simclr.onnx"
+        )
     table = pd.DataFrame(
         {
             "encoder": "simclr",
@@ -178,6 +187,6 @@ def draw_nearest(path: Path, images: np.ndarray, features: np.ndarray, predicted
             "neighbour": neighbour,
             "neighbour_class": names["fine_names"][fine[neighbour]],
         }
-        for (image, rank), neighbour in np.ndenumerate(nearest(of_training, features, NEIGHBOURS))
+        for (image, rank), neighbour in np.ndenumerate(found)
     )
-    write_bytes(path, as_png(draw_neighbours(table, torch.from_numpy(images), labelled["train_images"])))
+    write_bytes(path, as_png(draw_neighbours(table, torch.from_numpy(images), training_images)))

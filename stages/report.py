@@ -62,6 +62,7 @@ def main(params: Params) -> None:
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         params=FILE.read_text(encoding="utf-8"),
         versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        test_unlabelled=int(labelled["test_unlabelled"].all().sum()),
         hashes={name: md5(Path(name)) for name in HASHED_FILES},
     )
     write_bytes(Path("report.html"), page.encode())

@@ -33,6 +33,7 @@ def test_without_unlabelled_images_the_training_images_are_used_for_pretraining_
     assert torch.equal(labelled["train_images"], images[:3])
     assert torch.equal(labelled["test_images"], images[[3, 1, 3]])
     assert labelled["test_seen"].tolist() == [False, True, True]
+    assert labelled["test_unlabelled"].tolist() == [False, True, False]
     assert labelled["test_fine"].tolist() == [0, 0, 1]
     assert names == {"fine_names": ["a", "b"], "coarse_names": ["c", "d"]}
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages import __main__ as entry_point
+from stages import check
+from stages.__main__ import RESTORE_COMMAND
 from stages.runtime.arithmetic import THREAD_VARIABLES, environment_variables, has_avx2
-from stages.runtime.params import FILE, RESTORE_COMMAND, read_params
+from stages.runtime.errors import UserError
+from stages.runtime.params import FILE, read_params
 from tests.repository import ROOT
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -154,7 +159,7 @@ def test_an_unknown_stage_name_gives_one_line_with_all_names(folder: Path, argum
 @pytest.mark.parametrize("missing", ["dvc.yaml", "params.yaml"])
 def test_outside_the_repository_the_error_is_one_line(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    [line] = refusal(folder, "pretrain")
+    line = refusal(folder, "pretrain")[0]
     assert line.startswith(f"{missing}: not found; run from the root of the repository")
 
 
@@ -165,4 +170,14 @@ def test_every_mistake_gets_one_line_and_the_last_line_tells_how_to_undo_it(fold
     *mistakes, advice = refusal(folder, "check")
     assert sorted(line.split()[1] for line in mistakes) == ["augment.flip", "epochs", "stem", "step"]
     assert all(line.startswith("params.yaml: ") for line in mistakes)
-    assert advice == f"(correct it, or restore the committed parameters: `{RESTORE_COMMAND}`)"
+    assert advice == f"(to go back to the committed parameters and results: `{RESTORE_COMMAND}`)"
+
+
+def test_ctrl_c_gives_one_line_and_the_command_that_undoes_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["stages", "check"])
+    monkeypatch.setattr(check, "main", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(UserError, match=f"^stopped\n.*{RESTORE_COMMAND}"):
+        entry_point.main()

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,7 @@ def test_hugging_face_reads_the_card_and_its_numbers_are_those_of_the_tables(exp
     assert results["logistic regression, first 10 classes"] == first.accuracy.item()
     assert sorted(results.values()) == sorted(tested.accuracy)
     assert card.data.library_name == "onnx"
+    assert card.data.license == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"].lower()
     assert "| lr | `0.0002` |" in card.text
 
 

@@ -85,9 +85,29 @@ def test_dvc_keeps_the_formatting_of_params_yaml_and_dvc_yaml(tmp_path: Path) ->
 def test_a_clone_has_the_same_bytes_with_git_set_to_windows_line_endings(tmp_path: Path) -> None:
     clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", ROOT, tmp_path / "clone"]
     subprocess.run(clone, check=True, capture_output=True)
-    texts = [path for path in tracked() if path.endswith((".py", ".yaml", ".csv", ".json"))]
+    texts = [path for path in (tmp_path / "clone").rglob("*") if path.suffix in (".py", ".yaml", ".csv", ".json")]
     assert texts
-    assert not any(b"\r\n" in (tmp_path / "clone" / path).read_bytes() for path in texts)
+    assert not any(b"\r\n" in path.read_bytes() for path in texts)
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_an_environment_is_made_anew_where_it_was_moved_and_only_with_a_python_that_works(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    (clone / ".venv").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, clone)
+    (clone / ".venv/installed").write_text(f"{clone.resolve()}/.venv\n")
+    assert make(clone, "--question", ".venv/installed").returncode == 0
+    moved = clone.rename(tmp_path / "moved")
+    assert make(moved, "--question", ".venv/installed").returncode == 1
+    for version in ("3.10", "3.15"):
+        done = make(moved, "repro", f"PYTHON=echo {version} #")
+        assert done.returncode != 0
+        assert done.stdout.endswith("is not Python 3.11 to 3.14; use another one: make PYTHON=python3.12\n")
+    assert (moved / ".venv/installed").exists()
 
 
 def outs(stage: str) -> list[tuple[str, dict[str, Any]]]:

@@ -1,11 +1,15 @@
 """The command that predicts the class of pictures."""
 
 import csv
+import io
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -61,6 +65,12 @@ def test_text_and_csv_agree_and_an_unreadable_picture_is_reported_without_stoppi
         assert row["class"] in CLASSES
         assert line.split("  ")[0].strip() == f"{100 * float(row['probability']):.1f} %"
         assert (line.endswith(row["file"]), row["class"] in line) == (True, True)
+    run(monkeypatch, "--csv", "--top", "9", "pictures")  # of three classes
+    best = pd.read_csv(io.StringIO(capsys.readouterr().out)).groupby("file", sort=False)
+    assert best["class"].first().to_dict() == {row["file"]: row["class"] for row in rows}
+    assert all(set(classes) == set(CLASSES) for classes in best["class"].agg(list))
+    assert best.probability.is_monotonic_decreasing.all()
+    np.testing.assert_allclose(best.probability.sum(), 1, atol=1e-4)
 
 
 def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,15 +79,28 @@ def test_features_do_not_depend_on_the_chunk_size(folder: Path, monkeypatch: pyt
     )[0]
     for chunk in (2, 1024):
         monkeypatch.setattr(predict, "CHUNK", chunk)
-        run(monkeypatch, "--embed", "features.npy", "pictures")
-        np.testing.assert_allclose(np.load("features.npy"), expected, rtol=1e-4, atol=1e-4)
+        run(monkeypatch, "--embed", "features.npz", "pictures")
+        embedded = np.load("features.npz")
+        assert embedded["files"].tolist() == READABLE
+        np.testing.assert_allclose(embedded["features"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_nearest_labelled_images_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tensors(Path("data/features.safetensors"), {"train_simclr": torch.rand(8, 512)})
-    labelled = {"train_images": random_images(8, 1), "train_fine": torch.arange(8) % 3}
-    write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
-    assert run(monkeypatch, "--neighbours", "near.png", "pictures/more") == 0
+def test_the_nearest_labelled_images_are_drawn_if_their_features_are_those_of_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(images: torch.Tensor, features: torch.Tensor) -> object:
+        labelled = {"train_images": images, "train_fine": torch.arange(len(images)) % 3}
+        write_tensors(Path("data/labelled.safetensors"), labelled, {"fine_names": CLASSES})
+        write_tensors(Path("data/features.safetensors"), {"train_simclr": features})
+        return run(monkeypatch, "--neighbours", "near.png", "pictures/more")
+
+    images = random_images(8, 1)
+    features = torch.from_numpy(predict.Model(Path("models/simclr.onnx"))(images.numpy())[0])
+    others = [(images, features + 0.1), (images, features[:, :99]), (images.flip(0), features), (images[:7], features)]
+    for other in others:
+        assert str(draw(*other)).startswith("data/features.safetensors: its features are not those of the model for")
+    assert not Path("near.png").exists()
+    assert draw(images, features) == 0
     assert Image.open("near.png").size[0] > 300
 
 
@@ -94,8 +117,10 @@ def wrong_format() -> None:
         (("--model", "x.onnx", "pictures"), f"x.onnx: has the format simclr-dvc 1, not {FORMAT}; "),
         (("empty",), "empty: holds no image"),
         (("nowhere.png",), "1 of 1 pictures could not be read"),
+        (("odd",), "2 of 2 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),
         (("--json", "pictures"), 2),
+        (("--top", "0", "pictures"), 2),
         ((), 2),
     ],
 )
@@ -104,6 +129,9 @@ def test_a_mistake_gives_one_line(
 ) -> None:
     wrong_format()
     Path("empty").mkdir()
+    Path("odd").mkdir()
+    for name in ("two\nlines.png", os.fsdecode(b"caf\xe9.png")):
+        Path("odd", name).hardlink_to("pictures/gray.png")
     found = run(monkeypatch, *arguments)
     if isinstance(expected, str):
         assert str(found).startswith(expected)
@@ -112,11 +140,23 @@ def test_a_mistake_gives_one_line(
         assert found == expected
 
 
-def test_examples_run(folder: Path) -> None:
+def test_a_reader_that_closes_the_pipe_ends_it_without_an_error(folder: Path) -> None:
+    command = [sys.executable, "-m", "stages", "predict", *["pictures/gray.png"] * 600]
+    with subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as predicting:
+        assert predicting.stdout and predicting.stderr
+        predicting.stdout.readline()
+        predicting.stdout.close()
+        assert predicting.stderr.read() == b""
+
+
+def test_examples_run_and_print_their_usage_without_an_argument(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
-        for number, pixels in enumerate(random_images(5, ord(name))):
+        for number, pixels in enumerate(random_images(3, ord(name))):
             Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
+        Path("classes", name, ".DS_Store").touch()
     for script, argument, expected in (
         ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),
         ("timm_encoder", "", "torch.Size([2, 512])"),
@@ -125,3 +165,7 @@ def test_examples_run(folder: Path) -> None:
         command = [sys.executable, ROOT / f"examples/{script}.py", argument]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(expected)
+        if argument:
+            monkeypatch.setattr(sys, "argv", [script])
+            with pytest.raises(SystemExit, match=rf"python examples/{script}\.py "):
+                runpy.run_path(str(ROOT / f"examples/{script}.py"))

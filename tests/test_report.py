@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     predictions.write_text(predictions.read_text().replace(renamed, BOLD))
 
     tensors = {"train_images": pictures(5000), "test_images": pictures(len(table))}
+    tensors["test_unlabelled"] = torch.arange(len(table)) < 3
     names = {"fine_names": FINE_NAMES, "coarse_names": COARSE_NAMES}
     for name in report.HASHED_FILES:
         write_tensors(folder / name, {"x": torch.zeros(1)}, METADATA)
@@ -118,6 +119,7 @@ def test_the_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str
 
 def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_inputs(folder: Path, page: str) -> None:
     assert "temperature: 0.07" in page
+    assert "<p>3 test images are among the unlabelled images of pretraining" in page
     assert f"torch {torch.__version__.split('+')[0]}" in page
     for name in report.HASHED_FILES:
         md5 = hashlib.md5((folder / name).read_bytes()).hexdigest()

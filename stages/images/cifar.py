@@ -85,7 +85,7 @@ def _images(planes: np.ndarray, side: int) -> Stream:
     def chunk(rows: slice) -> Tensor:
         images = np.ascontiguousarray(planes[rows].transpose(0, 2, 3, 1))
         if side != SIDE:
-            images = np.stack([scaled(Image.fromarray(image), side) for image in images])
+            images = np.stack([np.array(scaled(Image.fromarray(image), side)) for image in images])
         return torch.from_numpy(images)
 
     return image_stream(len(planes), side, map(chunk, chunks_of(len(planes), side)))

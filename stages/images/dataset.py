@@ -68,6 +68,5 @@ def seen_before(test: np.ndarray, train: np.ndarray) -> np.ndarray:
     return pd.Series(test).duplicated().to_numpy() | np.isin(test, train)
 
 
-def scaled(square: Image.Image, side: int) -> np.ndarray:
-    """A square RGB image as (side, side, 3) uint8."""
-    return np.array(square.resize((side, side), Image.Resampling.BICUBIC))
+def scaled(square: Image.Image, side: int) -> Image.Image:
+    return square.resize((side, side), Image.Resampling.BICUBIC)

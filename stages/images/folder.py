@@ -4,21 +4,23 @@ Classes are numbered in the order of their names; without superclasses, the coar
 `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
-from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin
+from PIL import EpsImagePlugin, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 from torch import Tensor
 
 from stages.images.dataset import Dataset, Labelled, chunks_of, image_stream, scaled
-from stages.images.listing import list_folder
+from stages.images.listing import has_plain_name, list_folder
 from stages.io.tensors import Stream
 from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar
@@ -33,8 +35,10 @@ ENOUGH = 4
 
 Range = list[float]  # what is black and what is white
 SIXTEEN_BITS = [0, 65535]
+SRGB = ImageCms.createProfile("sRGB")
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # editors write long histories and large colour profiles
 # A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
 EpsImagePlugin.gs_binary = False
 # Our one-line error replaces what Pillow logs about a broken file.
@@ -119,18 +123,22 @@ def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[T
 
 
 def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.ndarray:
-    """One image, of several pages or frames the first: (S, S, 3) uint8, upright, its middle cut to a square and scaled.
+    """One image, of several pages or frames the first: (S, S, 3) uint8 in sRGB, upright, its middle cut and scaled.
 
     Raises NoRangeError, or what Pillow raises, where it cannot be read.
     """
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever
+    if not has_plain_name(file):
+        raise ValueError("its name is not one line of UTF-8")
     try:
         image = Image.open(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"has more than {MOST_PIXELS // 10**6} megapixels") from None
     if _of_16_bits_a_colour(image) and pixel_range != SIXTEEN_BITS:
         raise ValueError("has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535]")
+    if pixel_range and _white_is_zero(image):
+        pixel_range = pixel_range[::-1]
     with image, large_image if image.width * image.height > MANY_PIXELS else nullcontext():
         image.draft(None, (ENOUGH * side, ENOUGH * side))
         ImageOps.exif_transpose(image, in_place=True)
@@ -140,7 +148,24 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
         square = _to_8_bits(image.crop((left, top, left + shorter, top + shorter)), pixel_range)
         if square.has_transparency_data:  # Pillow would show the colour that transparency hides
             square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
-        return scaled(square.convert("RGB"), side)
+        small = scaled(square if square.mode in ("L", "CMYK") else square.convert("RGB"), side)
+        transform = _to_srgb(image.info.get("icc_profile"), small.mode)
+        return np.array(ImageCms.applyTransform(small, transform) if transform else small.convert("RGB"))
+
+
+@lru_cache(16)  # making one takes longer than reading a small image
+def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None if there is no profile, or one that cannot be read or is for images of another mode."""
+    try:
+        return ImageCms.buildTransform(io.BytesIO(profile), SRGB, mode, "RGB") if profile else None
+    except ImageCms.PyCMSError:
+        return None
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """As in many X-rays. Pillow inverts such images only if they have at most 8 bits."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    return tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _of_16_bits_a_colour(image: Image.Image) -> bool:
@@ -160,10 +185,14 @@ def _to_8_bits(image: Image.Image, pixel_range: Range | None) -> Image.Image:
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image)
     if not np.isfinite(values).all():
         raise ValueError("has pixels that are not finite")
     if pixel_range is None:
-        raise NoRangeError(values.min(), values.max())
+        raise NoRangeError(float(values.min()), float(values.max()))
     low, high = pixel_range
-    return Image.fromarray((255 * ((values - low) / (high - low)).clip(0, 1)).round().astype(np.uint8))
+
+    def shown(row: np.ndarray) -> np.ndarray:  # one at a time, because float64 takes four times as much memory
+        return (255 * ((row.astype(np.float64) - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
+
+    return Image.fromarray(np.stack([shown(row) for row in values]))

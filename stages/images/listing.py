@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from PIL import Image
 
@@ -21,7 +21,9 @@ from stages.runtime.errors import UserError, one_line, shortened
 PARTS = ("train", "test", "unlabeled")
 MAX_LISTED_ENDINGS = 5
 KINDS = Image.registered_extensions()
-ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN}  # Pillow can only write some others
+# Pillow can only write some kinds, and reads no pixels of these without another program (which would run PostScript).
+NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN and kind not in NO_PIXELS}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def in_words(endings: Counter[str]) -> str:
     """One line about files that are left out."""
     some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(MAX_LISTED_ENDINGS))
     return shortened(f"{endings.total()} left out, without the ending of an image that can be read: {some}")
+
+
+def has_plain_name(path: Path) -> bool:
+    """Whether it is one line of UTF-8, as tables, messages and DVC need it."""
+    return not any(category(character) in ("Cc", "Cs") for character in str(path))
 
 
 def _ending(entry: os.DirEntry[str]) -> str:
@@ -103,10 +110,9 @@ def _listing(root: Path) -> Listing:
             f"{shown}: train/ and test/ must have the same classes; only one of them has: "
             f"{shortened(', '.join(different))}"
         )
-    if unprintable := [name for name in train if not name or not name.isprintable()]:
-        # Not UTF-8, or a line break: it would break tables and messages.
+    if unusable := [name for name in train if not _is_class_name(name)]:
         raise UserError(
-            f"{shown}: names of class folders must be printable text; rename {shortened(ascii(unprintable[0]))}"
+            f"{shown}: names of class folders must be printable text without <; rename {shortened(ascii(unusable[0]))}"
         )
     others: Counter[str] = Counter()
 
@@ -148,15 +154,22 @@ def _subfolders(root: Path) -> dict[str, Path]:
     return found
 
 
+def _is_class_name(name: str) -> bool:
+    """A line break would break tables and messages; < would become HTML in DVC's plots, which escape nothing."""
+    return name.isprintable() and name != "" and "<" not in name
+
+
 def _composed(name: str) -> str:
     return normalize("NFC", name).strip()
 
 
 def _must_be_file(path: Path) -> None:
     """Raises UserError where it is not a file. DVC does not look into a linked folder, so it misses changes there."""
-    if path.is_file():
+    if path.is_file() and has_plain_name(path):
         return
-    if path.is_dir():
+    if path.is_file():
+        what, advice = "a file whose name is not one line of UTF-8", "rename it"
+    elif path.is_dir():
         what, advice = "a link to a folder, into which DVC does not look", "put the folder itself there"
     else:
         what, advice = "a link that leads nowhere" if path.is_symlink() else "not a file", "mend or remove it"
@@ -179,8 +192,8 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
     if not rows or rows[0] != ["class", "superclass"]:
         raise UserError(f"{shown}: its first line must be: class,superclass")
     for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not all(name and name.isprintable() for name in row):
-            raise UserError(f"{shown}: row {number} must have two names, of a class and of its superclass")
+        if len(row) != 2 or not all(map(_is_class_name, row)):
+            raise UserError(f"{shown}: row {number} must have two names without <, of a class and of its superclass")
     found = dict(rows[1:])
     if len(found) < len(rows) - 1:
         raise UserError(f"{shown}: a class is named twice")

@@ -13,6 +13,7 @@ class Sizes:
     train: list[int]  # of each fine class
     test: int
     left_out: str = ""  # a line about files in the folder that are no images
+    classes: tuple[str, ...] = ()  # the names in a folder
 
 
 SAMPLE = Sizes(2304, [50] * 100, 5000)
@@ -30,4 +31,4 @@ def count_images(data: Data, folder: Path) -> Sizes:
     train = [len(files) for files in listing.train.values()]
     unlabelled = sum(train) if listing.unlabelled is None else len(listing.unlabelled)
     left_out = in_words(listing.others) if listing.others else ""
-    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), left_out)
+    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), left_out, tuple(listing.train))

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from stages.runtime.errors import UserError, one_line
@@ -53,6 +54,17 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     rounded = json.loads(json.dumps(metrics), parse_float=lambda number: float(f"{float(number):.6g}"))
     write_bytes(path, f"{json.dumps(rounded, indent=2, sort_keys=True, allow_nan=False)}\n".encode())
+
+
+def require_writable(folder: Path) -> None:
+    """Raises UserError if the folder cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({one_line(error)}); allow writing there, then run again"
+        ) from error
 
 
 def require_room(path: Path, size: int) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -16,6 +15,7 @@ from stages.probing.probe import Curve, Probe, Split, class_scores, draw_labels
 from stages.probing.scores import rank_of_truth
 from stages.probing.tables import Result, Results, score_row
 from stages.runtime.errors import UserError
+from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
 
 FEATURES = Path("data/features.safetensors")
@@ -150,4 +150,4 @@ def concurrent_jobs(largest: Split, threads: int) -> int:
     images, features = largest.x.shape
     # Scaled features and those of up to five folds, in float32; class scores in float32 and, for curves, in float64.
     needed = images * (4 * 6 * features + 32 * largest.classes)
-    return max(1, min(threads, psutil.virtual_memory().available // needed))
+    return max(1, min(threads, free_memory() // needed))

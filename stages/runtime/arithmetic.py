@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.runtime.errors import UserError
+from stages.runtime.machine import cores
 
 AVX512_FEATURES = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for its code beyond AVX2
 # MKL computes some operations differently for each vendor's processors, except in the slower mode COMPATIBLE.
@@ -58,9 +59,8 @@ def verify_arithmetic(threads: int, same_bytes: bool) -> None:
     from numpy._core._multiarray_umath import __cpu_features__
     from threadpoolctl import threadpool_info
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "LOCAL_WORLD_SIZE" not in os.environ and cores > threads:  # not under torchrun, whose processes use more cores
-        print(f"using {threads} of {cores} cores; `-S threads={cores}` is faster, but changes the results")
+    if "LOCAL_WORLD_SIZE" not in os.environ and cores() > threads:  # not under torchrun, whose processes use more cores
+        print(f"using {threads} of {cores()} cores; `-S threads={cores()}` is faster, but changes the results")
     if not same_bytes:
         return
     if not has_avx2():

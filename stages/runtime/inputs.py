@@ -30,6 +30,11 @@ def read_pipeline() -> dict[str, Stage]:
         raise UserError("dvc.yaml: not found; run from the root of the repository") from None
 
 
+def checkpoint_folder() -> Path:
+    """In the user's repository, even if DVC runs the stage in a copy of it: then it sets DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/resume"
+
+
 def fingerprints(stage: Stage) -> dict[str, str]:
     """MD5 of every file, as in dvc.lock, and the value of every parameter that dvc.yaml lists for a stage, by name.
 

@@ -14,10 +14,6 @@ from ruamel.yaml import YAML
 from stages.runtime.errors import UserError, one_line, shortened
 
 FILE = Path("params.yaml")
-# HEAD, because `dvc exp run` stages its changes in git. touch, because DVC writes params.yaml twice within a second,
-# while git compares sizes and times in seconds: without it, git misses a change to a value of the same length.
-RESTORE_COMMAND = f"touch {FILE} && git checkout HEAD -- {FILE} dvc.lock"
-ADVICE = f"(correct it, or restore the committed parameters: `{RESTORE_COMMAND}`)"
 
 LARGEST_NUMBER = 1e15  # a float represents every integer up to here exactly, and messages can show it
 Positive = Annotated[float, Field(gt=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
@@ -59,15 +55,13 @@ def read_params(file: Path = FILE) -> dict[str, Any]:
         # YAML 1.2, as in DVC: 1e-05 is a number (a string in PyYAML), and a duplicate key is an error.
         content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: not found; run from the root of the repository, or `{RESTORE_COMMAND}`") from None
+        raise UserError(f"{file}: not found; run from the root of the repository") from None
     except Exception as error:  # not UTF-8, not YAML, or a value that crashes ruamel, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(
-            f"{file}: is not valid YAML: {where}{one_line(error)}; `{RESTORE_COMMAND}` restores the committed file"
-        ) from None
+        raise UserError(f"{file}: is not valid YAML: {where}{one_line(error)}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold lines `name: value`; `{RESTORE_COMMAND}` restores the committed file")
+        raise UserError(f"{file}: must hold lines `name: value`")
     return content
 
 
@@ -80,8 +74,8 @@ def validated(declared: type[S], content: dict[str, Any]) -> S:
 
 
 def params_error(mistakes: list[str]) -> UserError:
-    """One line per mistake, and how to restore the committed parameters."""
-    return UserError("\n".join([f"{FILE}: {mistake}" for mistake in mistakes] + [ADVICE]))
+    """One line per mistake."""
+    return UserError("\n".join(f"{FILE}: {mistake}" for mistake in mistakes))
 
 
 def _explain(detail: Any) -> str:

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from typing import Any
 
 import torch
 
-from stages.io.writing import write_bytes
-from stages.runtime.errors import UserError
+from stages.io.writing import require_writable, write_bytes
+from stages.runtime.errors import UserError, one_line
+from stages.runtime.inputs import checkpoint_folder
 from stages.simclr.distributed import broadcast, rank
 
 History = list[dict[str, Any]]  # the metrics of each epoch
@@ -96,9 +96,8 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
     the first one holds the checkpoint and the lock.
     """
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    # DVC sets DVC_ROOT to the user's repository, even if it runs the stage in a copy of it.
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/resume"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = checkpoint_folder()
+    require_writable(folder)
     checkpoint = Checkpoint(folder / f"{key}.state")
     lock = folder / f"{key}.lock"
     with lock.open("a") as file:
@@ -107,6 +106,8 @@ def resumable(run: dict[str, str]) -> Iterator[Checkpoint]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process ends
         except BlockingIOError:
             raise UserError(f"{lock}: the same training is running elsewhere; wait for it, or stop it first") from None
+        except OSError as error:  # such as Lustre or NFS without locks
+            print(f"{lock}: cannot be locked ({one_line(error)}); do not start the same training a second time")
         for number in (signal.SIGTERM, signal.SIGINT):  # background jobs of a shell ignore SIGINT by default
             signal.signal(number, signal.default_int_handler)
         try:

@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 import stages.images.folder
-from stages.images.folder import load_folder
+from stages.images.folder import load_folder, read_image
 from tests import repository
 
 
@@ -124,6 +126,54 @@ def test_images_of_more_than_8_bits_need_one_range_for_all_which_the_message_tel
     assert 126 <= bright.min() <= 129
     clipped = load_folder(root, 32, [low, (low + high) / 2]).train.images.all()[1]
     assert clipped.min() >= 254  # what is whiter than white
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_tiff_whose_zero_is_white_is_inverted(root: Path, dtype: type) -> None:
+    """TIFF 6.0: PhotometricInterpretation (tag 262) = 0."""
+    write_deep(root, dtype, 0, 1000)
+    black_is_zero = load_folder(root, 32, [0, 1000]).train.images.all()[:2].int()
+    for file in (root / "train/ant").glob("*.tif"):
+        Image.open(file).save(file, tiffinfo={262: 0})
+    white_is_zero = load_folder(root, 32, [0, 1000]).train.images.all()[:2].int()
+    assert (white_is_zero + black_is_zero - 255).abs().max() <= 1  # both are rounded
+
+
+def test_images_of_more_than_8_bits_are_not_copied_in_float64(tmp_path: Path) -> None:
+    pixels = 1000 * 1000
+    Image.fromarray(np.zeros((1000, 1000), np.uint16)).save(tmp_path / "0.tif")
+    tracemalloc.start()
+    read_image(tmp_path / "0.tif", 32, [0, 65535])
+    assert tracemalloc.get_traced_memory()[1] < 8 * pixels
+    tracemalloc.stop()
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# Red is where sRGB has green, and the reverse.
+SWAPPED = SRGB.replace(b"rXYZ", b"?").replace(b"gXYZ", b"rXYZ").replace(b"?", b"gXYZ")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+@pytest.mark.parametrize(
+    ("mode", "profile", "expected"),
+    [
+        ("RGB", SWAPPED, (20, 200, 90)),
+        ("RGB", SRGB, (200, 20, 90)),
+        ("RGB", b"damaged", (200, 20, 90)),
+        ("L", SWAPPED, (80, 80, 80)),  # a profile for another mode
+    ],
+)
+def test_colours_are_converted_to_srgb_if_there_is_a_profile_that_can_be_read(
+    root: Path, suffix: str, mode: str, profile: bytes, expected: tuple[int, ...]
+) -> None:
+    shown = read(root, Image.new(mode, (40, 40), (200, 20, 90) if mode == "RGB" else 80), suffix, icc_profile=profile)
+    assert np.abs(shown.astype(int) - expected).max() <= 2  # JPEG rounds
+
+
+def test_a_png_with_a_text_of_2_megabytes_is_read(root: Path) -> None:
+    text = PngInfo()
+    text.add_text("history", "x" * 2 * 10**6, zip=True)
+    assert read(root, Image.new("RGB", (32, 32), "white"), pnginfo=text).min() == 255
 
 
 def png(size: tuple[int, int], bits: int, colour_type: int, row: bytes) -> bytes:

@@ -39,12 +39,14 @@ def names(listing: Listing, name: str) -> list[str]:
 
 def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     add(root / "train/ant", "Thumbs.db", "desktop.ini", "Icon\r", "notes.txt", ".hidden.png", "UPPER.JPG")
-    add(root / "train/ant", "a.heic", "b.HEIC")
+    add(root / "train/ant", "a.heic", "b.HEIC", "film.mpg", "data.h5", "drawing.eps", "drawing.wmf")
     add(root / "train/ant/.folder", "0.png")
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
-    line = "6 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .ini, 1 .txt"
-    assert count_images("folder", root) == Sizes(unlabelled=7, train=[4, 3], test=4, left_out=line)
+    line = "10 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
+    assert count_images("folder", root) == Sizes(
+        unlabelled=7, train=[4, 3], test=4, left_out=line, classes=("ant", "bee")
+    )
 
 
 def test_images_in_no_class_folder_are_named_and_other_files_there_are_not(root: Path) -> None:
@@ -75,16 +77,25 @@ def test_a_name_is_one_class_in_whatever_form_it_is_written(root: Path, form: st
     assert listing.superclass_of["café"] == "place"
 
 
-@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"\xff"), "\x1b[31m", "\u202e"])
-def test_a_class_whose_name_cannot_be_printed_is_refused(root: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"\xff"), "\x1b[31m", "\u202e", "<!--<script>"])
+def test_a_class_whose_name_cannot_be_printed_or_is_html_is_refused(root: Path, name: str) -> None:
     for part in ("train", "test"):
         (root / part / "bee").rename(root / part / name)
-    assert refusal(root) == f"{root}: names of class folders must be printable text; rename {name!a}"
+    assert refusal(root) == f"{root}: names of class folders must be printable text without <; rename {name!a}"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "x" * 300, "/dev/null", "nowhere", "\udcff", "\x1b[31m"])
 def test_a_root_that_cannot_be_one_is_refused(name: str) -> None:
     assert ": cannot be read (" in refusal(Path(name))
+
+
+def test_a_file_whose_name_is_not_one_line_of_utf_8_is_named(root: Path) -> None:
+    add(root / "train/ant", "caf\u00e9 \u202f(1).png")
+    list_folder(root)
+    for name, shown in ((os.fsdecode(b"caf\xe9.png"), r"caf\udce9.png"), ("a\x07.png", r"a\x07.png")):
+        add(root / "train/ant", name)
+        assert refusal(root).endswith(f"{shown}: is a file whose name is not one line of UTF-8; rename it")
+        (root / "train/ant" / name).unlink()
 
 
 def test_two_folders_of_one_name_are_refused(root: Path) -> None:
@@ -131,6 +142,7 @@ def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, 
     [
         (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
         (b"class,superclass\nant,insect\nbee\n", "row 3 must have two names"),
+        (b"class,superclass\nant,insect\nbee,</script>\n", "row 3 must have two names without <"),
         (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
         (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
         (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),

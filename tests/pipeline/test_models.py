@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from stages.io.tensors import open_tensors
-from tests.repository import Repository
+from tests.repository import ROOT, Repository
 
 METADATA = {
     "simclr": {"format", "architecture", "backbone", "stem", "input", "image_size", "features", "data", "training"},
@@ -24,14 +25,24 @@ TRAINING = {
 }
 
 
-def test_the_exported_model_has_the_accuracy_of_its_probe(
+def test_the_shared_model_has_the_accuracy_of_its_probe(
     finished: Repository, repository: Repository, tmp_path: Path
 ) -> None:
-    """On the pictures of the test set, in a folder that has only the model."""
-    elsewhere = Repository(tmp_path)
+    """Shared by the README's commands; on the pictures of the test set, in a folder that has only the model."""
+    repository.run(f"git init -q --bare -b main {tmp_path}/git && git remote add origin {tmp_path}/git")
+    repository.run("git push -q --set-upstream origin main")
+    text = (ROOT / "README.md").read_text().replace(" REPOSITORY", f" {tmp_path}/git").replace(" REV", " simclr@v1.0.0")
+    *share, get = re.findall(r"^(?:dvc remote add|dvc push|git commit|dvc artifacts).*", text, re.M)
+    for command in share:
+        repository.run(command.replace(" URL", f" {tmp_path}/storage"))
+    elsewhere = Repository(tmp_path / "elsewhere")
+    elsewhere.path.mkdir()
     elsewhere.environment |= {"PYTHONPATH": str(repository.path)}
-    repository.run("git tag --annotate --message first simclr@v1.0.0")
-    elsewhere.run(f"dvc artifacts get {repository.path} simclr")
+    elsewhere.run(get)
+    [of_any_commit] = re.findall(r"dvc get .*", get)
+    elsewhere.run(f"{of_any_commit} --out again.onnx")
+    model = (repository.path / "models/simclr.onnx").read_bytes()
+    assert elsewhere.bytes(".") == {"simclr.onnx": model, "again.onnx": model}
     images = finished.path.parent / "images/test"
     printed = elsewhere.run(f"python -m stages predict --model simclr.onnx --csv {images}")
     rows = list(csv.DictReader(line for line in printed.partition("predicting:")[0].splitlines()))
@@ -51,8 +62,3 @@ def test_model_metadata_describe_the_model_and_have_no_hash_of_code(finished: Re
     assert set(found["simclr"]["training"]) == TRAINING
     with safe_open(models / "simclr.safetensors", framework="np") as file:
         assert set(file.metadata()) == {"notes"}
-
-
-def test_the_readme_command_fetches_models_of_any_commit(repository: Repository, tmp_path: Path) -> None:
-    Repository(tmp_path).run(f"dvc get {repository.path} models/simclr.onnx --rev main --out got.onnx")
-    assert (tmp_path / "got.onnx").read_bytes() == (repository.path / "models/simclr.onnx").read_bytes()

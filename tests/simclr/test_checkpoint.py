@@ -1,5 +1,7 @@
 """The checkpoint from which a stopped training run resumes."""
 
+import errno
+import fcntl
 import shutil
 import signal
 import threading
@@ -119,6 +121,18 @@ def test_a_damaged_checkpoint_is_reported_and_ignored(damage: str, capsys: pytes
 def test_a_second_process_with_the_same_run_gets_a_one_line_error() -> None:
     with resumable({}), pytest.raises(UserError, match="the same training is running"), resumable({}):
         pass
+
+
+def test_a_file_system_without_locks_is_reported_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with resumable({}) as checkpoint:
+        checkpoint.save(HISTORY, model=model(1))
+    assert "cannot be locked ([Errno 37] No locks available)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
