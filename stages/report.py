@@ -9,7 +9,15 @@ from stages.io.tensors import open_tensors, read_tensors
 from stages.io.writing import write_bytes
 from stages.reporting.figures import as_png, draw
 from stages.reporting.pages import model_card, render
-from stages.reporting.summaries import ENCODERS, conclusion, confused_pairs, read_probe_tables, read_table, results_of
+from stages.reporting.summaries import (
+    ENCODERS,
+    conclusion,
+    confused_pairs,
+    read_probe_tables,
+    read_table,
+    results_of,
+    verdict,
+)
 from stages.runtime.inputs import md5
 from stages.runtime.params import FILE, AtLeastTwo, Data, StageParams, Weights
 
@@ -43,23 +51,24 @@ def main(params: Params) -> None:
             "superclasses": f"{len(names['coarse_names'])} superclasses",
         },
     )
-    figures = draw(tables, labelled, views, results)
-    pictures = {name: as_png(figure) for name, figure in figures.items()}
-    for name in PICTURE_FILES:
-        write_bytes(Path(f"plots/{name}.png"), pictures[name])
     _, encoder = open_tensors(Path("models/simclr.safetensors"))
+    candidates = 2 * encoder["training"]["batch_size"] - 1  # for the other view of the same image
+    figures = draw(tables, labelled, views, results, candidates)
+    for name in PICTURE_FILES:
+        write_bytes(Path(f"plots/{name}.png"), as_png(figures[name]))
     page = render(
         "report.html.jinja",
         data=params.data,
         backbone=encoder["backbone"],
         weights=params.weights,
         results=results,
+        verdict=verdict(tables["pretrain"], candidates),
         conclusion=conclusion(tables["scores"], tables["gains"], tables["label_efficiency"]),
         encoders={name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
-        pretrain=tables["pretrain"].groupby("split").last().to_dict("index"),
+        epochs=tables["pretrain"].epoch.max(),
         fits=[name for name in figures if name.endswith((", loss", ", accuracy"))],
         confused=confused_pairs(tables["predictions"], SHOWN_PAIRS),
-        pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        pictures={name: base64.b64encode(as_png(figure, dpi=144)).decode() for name, figure in figures.items()},
         params=FILE.read_text(encoding="utf-8"),
         versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         test_unlabelled=int(labelled["test_unlabelled"].all().sum()),

@@ -1,12 +1,14 @@
 """The figures of the report, drawn from saved tables.
 
-The colours are those of Okabe and Ito, which colour-blind readers can distinguish; lines also differ in dashes and
-markers.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish; encoders also differ in markers.
+Curves of training data are dashed, of held-out and test images solid; chance and other references are dotted.
 """
 
 import io
+import math
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
@@ -24,15 +27,19 @@ from stages.io.tensors import Rows
 from stages.reporting.summaries import ENCODERS, PROBE_TITLES, accuracy_of_classes, groups, reliability, surest_mistakes
 
 BLUE, ORANGE, PURPLE, GRAY, GREEN = "#0072b2", "#d55e00", "#cc79a7", "#777777", "#009e73"
+# Of pretraining: label and dash of each split, and labels of curves that need one.
+SPLITS = {"train": ("training views", "--"), "heldout": ("held-out images", "-")}
+HEALTH = {"alignment": "alignment (0: both views equal)", "uniformity": "uniformity (0: all images equal)"}
 # Colour and marker of each encoder in all figures.
 STYLES = {"pixels": (GRAY, "s"), "untrained": (ORANGE, "D"), "imagenet": (PURPLE, "^"), "simclr": (BLUE, "o")}
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#b2a800", "#7f4f9f", "#999999")
-MARKERS = "o^"  # for the first ten classes, and for ten more
+MARKERS = "o^sDvP*X<>"  # of classes with the same colour
 LISTED_CLASSES = 10  # the number of best and of worst classes with a name
-SHOWN_MISTAKES = 16
-SIZE = (5.6, 3.7)  # of one panel, in inches
+SHOWN_MISTAKES = 12
+WIDTH = 6.5  # of every figure in inches: two fit side by side in the report, and the files in `dvc plots diff`
 IMAGE_GAP, BLOCK_GAP = 0.1, 0.4  # between images and between blocks of images; the side of an image is 1
-MAX_LABEL_LENGTH = 28  # letters that fit above an image, next to an axis and in a legend
+MAX_LABEL_LENGTH = 28  # letters that fit next to an axis and in a legend
+WRAPPED_LENGTH = 22  # letters in a line above or beside an image
 # For scripts that matplotlib's font does not cover, if the system has these fonts (Debian's package fonts-noto).
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Thai",
                   "Noto Sans Devanagari", "WenQuanYi Zen Hei", "Unifont")  # fmt: skip
@@ -48,10 +55,12 @@ def draw(
     labelled: Mapping[str, Rows],
     views: Mapping[str, Tensor],
     results: dict[str, Any],
+    candidates: int,
 ) -> dict[str, Figure]:
-    """All figures by name. tables: those of plots/data and `neighbours`; results: of `results_of`."""
+    """All figures by name. tables: those of plots/data and `neighbours`; results: of `results_of`; candidates: other
+    views of a batch."""
     predictions, choice, pretrain = tables["predictions"], tables["choice_of_C"], tables["pretrain"]
-    heldout = pretrain[pretrain.split == "heldout"].set_index("epoch")
+    chance = {"loss": math.log(candidates), "top1": 1 / candidates}
     names = groups(predictions)
     group_of = dict(zip(predictions.actual, predictions.actual_group, strict=True))
     scores = tables["scores"].set_index(["probe", "classes", "encoder", "split"])
@@ -66,18 +75,12 @@ def draw(
     }
     return fits | {
         "accuracy": draw_accuracies(results),
-        "curves": draw_curves(pretrain, of_all),
+        "curves": draw_curves(pretrain, of_all, chance),
         "label_efficiency": draw_label_efficiency(tables["label_efficiency"]),
-        "loss": draw_pretraining(_by_split(pretrain, "loss"), "Contrastive loss", "NT-Xent (nats)"),
-        "top1": draw_pretraining(
-            _by_split(pretrain, "top1"), "Contrastive top-1 accuracy", "fraction of views", percent=True
-        ),
-        "alignment": draw_pretraining(
-            {"alignment of positive pairs": heldout.alignment, "uniformity of different images": heldout.uniformity},
-            "Alignment and uniformity, held-out images",
-            "lower is better",
-        ),
-        "rank": draw_pretraining({"": heldout["rank"]}, "Effective rank of the embeddings, held-out images", "RankMe"),
+        "loss": draw_pretraining(pretrain, ["loss"], "Contrastive loss", "NT-Xent (nats)", chance["loss"]),
+        "top1": draw_pretraining(pretrain, ["top1"], "Contrastive top-1 accuracy", "of views", chance["top1"]),
+        "alignment": draw_pretraining(pretrain, [*HEALTH], "Alignment and uniformity, held-out images"),
+        "rank": draw_pretraining(pretrain, ["rank"], "Effective rank of the embeddings", "RankMe"),
         "C": draw_choice_of_c(choice[choice.classes == "all"]),
         "reliability": draw_reliability(reliability(predictions), calibration_error),
         "confusion": draw_confusion(predictions, names),
@@ -91,7 +94,7 @@ def draw(
 
 def draw_accuracies(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Test accuracy with its interval, a row per probe."""
-    figure, axis = _panel("", "test accuracy with 95 % interval", "", (9.5, 0.5 * len(results) + 1.1))
+    figure, axis = _panel("", "test accuracy with 95 % interval", "", 0.5 * len(results) + 1.1)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color="#e5e5e5")
     for row, result in enumerate(results.values()):
@@ -128,45 +131,47 @@ def draw_label_efficiency(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_curves(pretrain: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+def draw_curves(pretrain: pd.DataFrame, fits: pd.DataFrame, chance: Mapping[str, float]) -> Figure:
     """Loss and accuracy of pretraining and of the logistic regression of all classes, in four panels.
 
-    pretrain: epoch, split, loss, top1; fits: encoder, split, step, loss, accuracy. Training curves are dashed.
+    pretrain: epoch, split, loss, top1; fits: encoder, split, step, loss, accuracy.
     """
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    of_pretraining, of_probe = figure.subplots(2, 2)
-    panels = {
-        "loss": ("Pretraining: contrastive loss", "NT-Xent (nats)"),
-        "top1": ("Pretraining: contrastive top-1 accuracy", "fraction of views"),
-    }
-    for axis, (column, (title, y)) in zip(of_pretraining, panels.items(), strict=True):
-        _style(axis, title, "epoch", y)
-        _plot_epochs(axis, _by_split(pretrain, column), percent=column == "top1")
-    for axis, column, y in zip(of_probe, ("loss", "accuracy"), ("cross entropy (nats)", "accuracy"), strict=True):
-        _style(axis, f"Logistic regression, all classes: {y.partition(' (')[0]}", "iteration", y)
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    for axis, column, y in zip(top.subplots(1, 2), ("loss", "top1"), ("NT-Xent (nats)", "top-1 accuracy"), strict=True):
+        _style(axis, "", "epoch", y)
+        _plot_epochs(axis, pretrain, [column], chance[column])
+    for axis, column, y in zip(
+        bottom.subplots(1, 2), ("loss", "accuracy"), ("cross entropy (nats)", "accuracy"), strict=True
+    ):
+        _style(axis, "", "iteration", y)
         _plot_fits(axis, fits, column)
+    for part, title in ((top, "Pretraining"), (bottom, "Logistic regression, all classes")):
+        part.suptitle(title)
+        part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-def _by_split(pretrain: pd.DataFrame, column: str) -> dict[str, pd.Series]:
-    splits = {"training views": "train", "held-out images": "heldout"}
-    return {label: pretrain[pretrain.split == split].set_index("epoch")[column] for label, split in splits.items()}
-
-
-def draw_pretraining(lines: Mapping[str, pd.Series], title: str, y: str, percent: bool = False) -> Figure:
-    """Lines over the epochs. lines: by label."""
+def draw_pretraining(
+    pretrain: pd.DataFrame, columns: Sequence[str], title: str, y: str = "", chance: float | None = None
+) -> Figure:
     figure, axis = _panel(title, "epoch", y)
-    _plot_epochs(axis, lines, percent)
+    _plot_epochs(axis, pretrain, columns, chance)
+    axis.legend()
     return figure
 
 
-def _plot_epochs(axis: Axes, lines: Mapping[str, pd.Series], percent: bool) -> None:
-    for (label, line), colour, dash in zip(lines.items(), (ORANGE, BLUE)[-len(lines) :], ("--", "-"), strict=False):
-        axis.plot(line.index, line, dash, color=colour, label=label, marker="o" if len(line) == 1 else None)
+def _plot_epochs(axis: Axes, pretrain: pd.DataFrame, columns: Sequence[str], chance: float | None) -> None:
+    for column, colour in zip(columns, (BLUE, GREEN), strict=False):
+        for split, (images, dash) in SPLITS.items():
+            line = pretrain[pretrain.split == split].set_index("epoch")[column].dropna()
+            if len(line):  # the training split has no alignment
+                label, marker = HEALTH.get(column, images), "o" if len(line) == 1 else None
+                axis.plot(line.index, line, dash, color=colour, label=label, marker=marker)
+    if chance is not None:
+        axis.axhline(chance, color=GRAY, linestyle=":", label="chance")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(lines) > 1:
-        axis.legend()
-    if percent:
+    if "top1" in columns:
         _as_percent(axis)
 
 
@@ -174,6 +179,7 @@ def draw_fits(table: pd.DataFrame, column: str, title: str, y: str) -> Figure:
     """A score of the training and of the test split per step of a fit."""
     figure, axis = _panel(title, "iteration" if table.probe.iloc[0] == "logreg" else "epoch", y)
     _plot_fits(axis, table, column)
+    axis.legend()
     return figure
 
 
@@ -185,7 +191,6 @@ def _plot_fits(axis: Axes, table: pd.DataFrame, column: str) -> None:
     if column == "accuracy":
         _as_percent(axis)
         axis.set_ylim(0, 1.02)
-    axis.legend()
 
 
 def draw_choice_of_c(table: pd.DataFrame) -> Figure:
@@ -204,7 +209,7 @@ def draw_choice_of_c(table: pd.DataFrame) -> Figure:
 def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
     """Accuracy against confidence; the area of a point grows with the number of its images."""
     figure, axis = _panel("Calibration after SimCLR, all classes", "confidence of the probe", "accuracy")
-    axis.plot([0, 1], [0, 1], "--", color=GRAY, label="perfectly calibrated")
+    axis.plot([0, 1], [0, 1], ":", color=GRAY, label="perfectly calibrated")
     axis.plot(bins.confidence, bins.accuracy, color=BLUE)
     size = 12 + 160 * bins.images / bins.images.max()
     label = f"probe (expected calibration error {calibration_error:.3f})"
@@ -218,11 +223,11 @@ def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
 
 def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
     """The confusion matrix in percent of each row; a row per actual group of classes."""
+    kind = "class" if {*names} <= {*predictions.actual, *predictions.predicted, "all others"} else "superclass"
     counts = pd.crosstab(predictions.actual_group, predictions.predicted_group)
     counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.2 + 0.36 * len(names)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = Figure(figsize=(WIDTH, min(WIDTH, 2.4 + 0.3 * len(names))), layout="constrained")
     axis = figure.subplots()
     axis.imshow(percent, cmap="Blues", vmin=0, vmax=max(100, percent.max()))
     for (row, column), value in np.ndenumerate(percent):
@@ -231,7 +236,7 @@ def draw_confusion(predictions: pd.DataFrame, names: Sequence[str]) -> Figure:
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axis.set_xticks(range(len(names)), map(short_label, names), rotation=90)
     axis.set_yticks(range(len(names)), map(short_label, names))
-    axis.set(xlabel="predicted", ylabel="actual", title="Confusion matrix (% of each actual class)")
+    axis.set(xlabel="predicted", ylabel="actual", title=f"Confusion matrix (% of each actual {kind})")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
@@ -242,7 +247,7 @@ def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
     rows = list(accuracies.items())
     if len(rows) > 2 * LISTED_CLASSES:
         rows = [*rows[:LISTED_CLASSES], ("…", np.nan), *rows[-LISTED_CLASSES:]]
-    figure, axis = _panel("Accuracy of the classes", "test accuracy", "", (5.6, 0.24 * len(rows) + 1.1))
+    figure, axis = _panel("Accuracy of the classes", "test accuracy", "", 0.24 * len(rows) + 1.1)
     axis.grid(axis="y", visible=False)
     axis.barh(range(len(rows)), [accuracy for _, accuracy in rows], color=BLUE, height=0.7)
     axis.set_yticks(range(len(rows)), [short_label(name) for name, _ in rows])
@@ -259,27 +264,34 @@ def draw_accuracy_of_classes(accuracies: pd.Series) -> Figure:
 
 def draw_maps(maps: pd.DataFrame, group_of: Mapping[str, str], names: Sequence[str]) -> Figure:
     """The points of each encoder's map, coloured by the group of their class. maps: encoder, class, x, y."""
+    styles, used = [], Counter[str]()
+    for name in names:
+        # A class that is called after a colour has that colour, because any other would contradict the name.
+        own = [f"xkcd:{word}" for word in name.split() if is_color_like(f"xkcd:{word}")]
+        colour = own[0] if own else PALETTE[used.total() % len(PALETTE)]
+        styles.append((colour, MARKERS[used[colour] % len(MARKERS)]))
+        used[colour] += 1
     encoders = list(maps.encoder.unique())
-    figure = Figure(figsize=(5 * len(encoders), 5.9), layout="constrained")
-    for axis, encoder in zip(figure.subplots(1, len(encoders), squeeze=False)[0], encoders, strict=True):
+    figure = Figure(figsize=(WIDTH, 4.4 * len(encoders) + 1), layout="constrained")
+    for axis, encoder in zip(figure.subplots(len(encoders), 1, squeeze=False)[:, 0], encoders, strict=True):
         points = maps[maps.encoder == encoder]
         handles = []
-        for number, name in enumerate(names):
-            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number // len(PALETTE)]
+        for name, (colour, marker) in zip(names, styles, strict=True):
             of_group = points[points["class"].map(group_of) == name]
-            handles.append(axis.scatter(of_group.x, of_group.y, 14, color=colour, marker=marker, linewidth=0))
+            style = {"color": colour, "marker": marker, "edgecolor": "black", "linewidth": 0.2}
+            handles.append(axis.scatter(of_group.x, of_group.y, 16, **style))
         axis.set(title=ENCODERS[encoder], xticks=[], yticks=[])
         axis.spines[:].set_color("#cccccc")
     # Passed explicitly, because matplotlib's automatic legend omits labels that begin with _.
     labels = list(map(short_label, names))
-    columns = int(figure.get_figwidth() / (0.4 + 0.09 * max(map(len, labels))))  # inches
+    columns = int(WIDTH / (0.4 + 0.09 * max(map(len, labels))))  # inches
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, columns, len(names)), markerscale=1.6)
     return figure
 
 
 def draw_views(images: Tensor, first: Tensor, second: Tensor) -> Figure:
     """A row of images above their first and second views; all (N, H, W, 3) uint8."""
-    figure = Figure(figsize=(1.1 * len(images) + 0.9, 3.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
     for row, (label, pictures) in enumerate((("image", images), ("view 1", first), ("view 2", second))):
         for axis, picture in zip(axes[row], pictures, strict=True):
@@ -294,42 +306,40 @@ def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_image
     table: encoder, image, class, rank, neighbour, neighbour_class. Images: (N, H, W, 3) uint8.
     """
     queries = table.drop_duplicates("image").set_index("image")["class"]
-    row_of = {image: row for row, image in enumerate(queries.index)}
     encoders = list(table.encoder.unique())
     nearest = int(table["rank"].max())
     # All in one panel, each image with side 1: the layout of a panel per image would take seconds.
-    width = 1 + len(encoders) * (BLOCK_GAP + nearest)
-    figure = Figure(figsize=(0.75 * width + 1, 0.75 * len(queries) + 0.7), layout="constrained")
+    left, right, height = 2, 1 + BLOCK_GAP + nearest, len(encoders) * (BLOCK_GAP + len(queries))
+    figure = Figure(figsize=(WIDTH, WIDTH * height / (left + right)), layout="constrained")
     axis = figure.subplots()
-    axis.text(0, -0.1, "image")
-    for image, row in row_of.items():
-        _picture(axis, test_images[image], (0, 1 - IMAGE_GAP, row + 1 - IMAGE_GAP, row))
-    starts = {encoder: 1 + BLOCK_GAP + block * (nearest + BLOCK_GAP) for block, encoder in enumerate(encoders)}
-    for encoder, start in starts.items():
-        axis.text(start, -0.1, f"nearest, {ENCODERS[encoder]}")
+    tops = {encoder: BLOCK_GAP + block * (BLOCK_GAP + len(queries)) for block, encoder in enumerate(encoders)}
+    for encoder, top in tops.items():
+        axis.text(1 + BLOCK_GAP, top - 0.1, f"nearest, {ENCODERS[encoder]}")
+        for row, (image, name) in enumerate(queries.items()):
+            label = textwrap.fill(short_label(name), WRAPPED_LENGTH)
+            axis.text(-IMAGE_GAP, top + row + 0.5 - IMAGE_GAP / 2, label, ha="right", va="center", fontsize=9)
+            _picture(axis, test_images[image], (0, 1 - IMAGE_GAP, top + row + 1 - IMAGE_GAP, top + row))
     for found in table.to_dict("records"):
-        row, left = row_of[found["image"]], starts[found["encoder"]] + found["rank"] - 1
-        _picture(axis, train_images[found["neighbour"]], (left, left + 1 - IMAGE_GAP, row + 1 - IMAGE_GAP, row))
+        x, y = found["rank"] + BLOCK_GAP, tops[found["encoder"]] + queries.index.get_loc(found["image"])
+        _picture(axis, train_images[found["neighbour"]], (x, x + 1 - IMAGE_GAP, y + 1 - IMAGE_GAP, y))
         if found["neighbour_class"] == found["class"]:
-            axis.add_patch(Rectangle((left, row), 1 - IMAGE_GAP, 1 - IMAGE_GAP, fill=False, color=BLUE, linewidth=3))
-    axis.set_yticks(np.arange(len(queries)) + (1 - IMAGE_GAP) / 2, map(short_label, queries), fontsize=9)
-    axis.tick_params(length=0)
-    axis.set(xlim=(-IMAGE_GAP / 2, width), ylim=(len(queries), -0.4))
+            axis.add_patch(Rectangle((x, y), 1 - IMAGE_GAP, 1 - IMAGE_GAP, fill=False, color=BLUE, linewidth=3))
+    axis.set(xlim=(-left, right), ylim=(height, 0))
     return figure
 
 
 def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
-    """Misclassified test images with their actual and predicted classes. images: all test images (N, H, W, 3) uint8."""
+    """Misclassified test images, their class and what the probe said. images: all test images (N, H, W, 3) uint8."""
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(1.9 * columns, 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()
     for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
         _picture(axis, images[wrong.image])
-        lines = (wrong.actual, f"not {wrong.predicted}", f"(confidence {100 * wrong.confidence:.0f} %)")
-        axis.set_title("\n".join(textwrap.fill(line, MAX_LABEL_LENGTH) for line in lines), fontsize=8)
+        lines = (wrong.actual, f"said {wrong.predicted} ({100 * wrong.confidence:.0f} %)")
+        axis.set_title("\n".join(textwrap.fill(line, WRAPPED_LENGTH) for line in lines), fontsize=8)
     return figure
 
 
@@ -340,8 +350,8 @@ def _picture(axis: Axes, picture: Tensor, extent: tuple[float, float, float, flo
     axis.spines[:].set_visible(False)
 
 
-def _panel(title: str, x: str, y: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
+def _panel(title: str, x: str, y: str, height: float = 3.7) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axis = figure.subplots()
     _style(axis, title, x, y)
     return figure, axis
@@ -365,12 +375,12 @@ def _as_percent(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda fraction, _: f"{100 * fraction:g} %"))
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, dpi: int = 100) -> bytes:
     """The same figure gives the same bytes, without a date, because DVC hashes them."""
     png = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
-        figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     return png.getvalue()
 
 

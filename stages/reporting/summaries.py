@@ -3,6 +3,7 @@
 `predictions` has a row per test image: image, actual, predicted, confidence, actual_group, predicted_group.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,13 @@ def results_of(scores: pd.DataFrame, gains: pd.DataFrame, classes: Mapping[str, 
         test, train = (of_probe[of_probe.split == split].set_index("encoder") for split in ("test", "train"))
         of_gains = gains[(gains.probe == probe) & (gains.classes == name)].set_index("control")
         rows[f"{PROBE_TITLES.get(probe, probe)}, {classes[name]}"] = {
+            "probe": probe,
             "classes": name,
             "test": test.to_dict("index"),
             "gain": of_gains.to_dict("index"),
             "train": train.accuracy.to_dict(),
             "majority": test.majority.iloc[0],
+            "is_informative": test.accuracy_low.max() > test.majority.iloc[0],
         }
     return rows
 
@@ -80,6 +83,18 @@ def conclusion(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFra
         few = f"With {count} labelled images per class, SimCLR's features match {best} with all labelled images. "
         start = f"{few if count else ''}With all"
     return f"{start} {labels} labelled images, {result}"
+
+
+def verdict(pretrain: pd.DataFrame, candidates: int) -> str:
+    """Healthy: in the last epoch, the held-out loss is below chance, and the top-1 accuracy is at least twice chance,
+    because few images can exceed it by luck. candidates: other views of a batch, one of which is the positive."""
+    last = pretrain[pretrain.split == "heldout"].iloc[-1]
+    chance, ratio = math.log(candidates), candidates * last.top1
+    return (
+        f"Pretraining was {'' if last.loss < chance and ratio >= 2 else 'not '}healthy: on held-out images, the loss "
+        f"ended at {last.loss:.2f} (chance: ln {candidates} = {chance:.2f}), and the top-1 accuracy at "
+        f"{100 * last.top1:.1f} %, {ratio:.1f} times chance (1/{candidates})."
+    )
 
 
 def _sufficient_labels(efficiency: pd.DataFrame, accuracy: pd.Series, control: str) -> int | None:

@@ -16,6 +16,7 @@ from stages.reporting.summaries import (
     reliability,
     results_of,
     surest_mistakes,
+    verdict,
 )
 
 RNG = np.random.default_rng(0)
@@ -83,7 +84,8 @@ def test_empty_numbers_are_read_as_nan_and_class_names_as_text(tmp_path: Path) -
 def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> None:
     keys = {"probe": "logreg", "classes": "all"}
     scores = pd.DataFrame(
-        [{**keys, "encoder": name, "split": split, "accuracy": accuracy, "majority": 0.4}
+        [{**keys, "encoder": name, "split": split, "accuracy": accuracy, "accuracy_low": accuracy - 0.2,
+          "majority": 0.4}
          for name, split, accuracy in (("pixels", "train", 0.9), ("pixels", "test", 0.5), ("simclr", "train", 1.0),
                                        ("simclr", "test", 0.7))]
     )  # fmt: skip
@@ -94,6 +96,9 @@ def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> N
     assert result[1]["gain"]["pixels"]["gain"] == 0.2
     assert result[1]["train"] == {"pixels": 0.9, "simclr": 1.0}
     assert result[1]["majority"] == 0.4
+    assert result[1]["is_informative"]
+    (result,) = results_of(scores.assign(majority=0.5), gains, {"all": "all 3 classes"}).values()
+    assert not result["is_informative"]  # 70 % with an interval that includes 50 %
 
 
 def concluded(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
@@ -134,3 +139,13 @@ def test_the_conclusion_names_the_best_control_and_the_number_of_labels_that_mat
 def test_the_conclusion_reports_if_a_control_wins_or_no_difference_is_significant() -> None:
     assert concluded(0.4, -0.15, -0.05, 0.5).startswith("Raw pixels are better than SimCLR's features: with all 250 ")
     assert concluded(0.51, -0.01, 0.03, 0.5).startswith("These test images show no significant difference between Sim")
+
+
+def test_the_verdict_compares_held_out_loss_and_accuracy_with_chance() -> None:
+    last = {"split": ["train", "heldout"] * 2, "loss": [9, 9, 1, 5.0], "top1": [0, 0, 1, 0.0195695]}
+    assert verdict(pd.DataFrame(last), 511) == (
+        "Pretraining was healthy: on held-out images, the loss ended at 5.00 (chance: ln 511 = 6.24), and the top-1 "
+        "accuracy at 2.0 %, 10.0 times chance (1/511)."
+    )
+    for worse in ({"loss": [9, 9, 1, 6.3]}, {"top1": [0, 0, 1, 0.0038]}):
+        assert verdict(pd.DataFrame(last | worse), 511).startswith("Pretraining was not healthy: ")
