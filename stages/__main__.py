@@ -4,6 +4,7 @@ It sets the arithmetic before a numeric library is imported, checks that the sta
 and turns a user's mistake or Ctrl-C into a one-line message and the command that undoes the run.
 """
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -20,7 +21,9 @@ RESTORE_COMMAND = f"touch {FILE} && git checkout HEAD -- {FILE} dvc.lock && dvc 
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log shows each line immediately
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # closed by `>&-`
+    # So that a log shows each line immediately, and any name in any encoding.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""  # `predict` reads the other arguments
     if name == "predict":  # works in any folder, also without dvc.yaml
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends without an error

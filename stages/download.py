@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torchvision
 from torch import Tensor
@@ -100,3 +101,6 @@ def write_dataset(dataset: Dataset, data: str) -> None:
         tensors |= {f"{part}_{level}": torch.from_numpy(getattr(labelled, level)) for level in ("fine", "coarse")}
     tensors |= {"test_seen": of_test(seen_before, "train"), "test_unlabelled": of_test(np.isin, "unlabelled")}  # last
     write_tensors(LABELLED, tensors, {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names})
+    labels = pd.Series(train.fine).groupby(np.array(digests["train"])).transform("nunique")
+    if contradictory := int((labels > 1).sum()):
+        print(f"{contradictory} training images have the pixels of a training image of another class")

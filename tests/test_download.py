@@ -20,7 +20,7 @@ from tests.repository import ROOT, load_params, random_images, refusal
 
 
 def test_without_unlabelled_images_the_training_images_are_used_for_pretraining_and_read_once(
-    empty_folder: Path,
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = random_images(6)
     labels = np.array([0, 0, 1])
@@ -36,6 +36,16 @@ def test_without_unlabelled_images_the_training_images_are_used_for_pretraining_
     assert labelled["test_unlabelled"].tolist() == [False, True, False]
     assert labelled["test_fine"].tolist() == [0, 0, 1]
     assert names == {"fine_names": ["a", "b"], "coarse_names": ["c", "d"]}
+    assert capsys.readouterr().out == ""
+
+
+def test_training_images_of_equal_pixels_in_different_classes_are_counted(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = random_images(3)[[0, 1, 0, 2, 1]], np.array([0, 1, 1, 0, 1])
+    train, test = (Labelled(image_stream(5, 32, [images]), labels, labels) for _ in range(2))
+    write_dataset(Dataset(None, train, test, ["a", "b"], ["c", "d"]), "folder")
+    assert capsys.readouterr().out == "2 training images have the pixels of a training image of another class\n"
 
 
 def digests(images: torch.Tensor) -> np.ndarray:

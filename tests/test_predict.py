@@ -140,13 +140,15 @@ def test_a_mistake_gives_one_line(
         assert found == expected
 
 
-def test_a_reader_that_closes_the_pipe_ends_it_without_an_error(folder: Path) -> None:
-    command = [sys.executable, "-m", "stages", "predict", *["pictures/gray.png"] * 600]
+def test_names_are_printed_in_any_encoding_and_a_closed_pipe_ends_without_an_error(folder: Path) -> None:
+    picture = Path("pictures/gray.png").rename("pictures/gr\u00e4y.png")  # the terminal may not have the letter
+    command = [sys.executable, "-m", "stages", "predict", *[picture] * 600]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     with subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as predicting:
         assert predicting.stdout and predicting.stderr
-        predicting.stdout.readline()
+        assert predicting.stdout.readline().endswith(b"gr\\xe4y.png\n")
         predicting.stdout.close()
         assert predicting.stderr.read() == b""
 

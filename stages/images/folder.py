@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -137,15 +137,20 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
         raise ValueError(f"has more than {MOST_PIXELS // 10**6} megapixels") from None
     if _of_16_bits_a_colour(image) and pixel_range != SIXTEEN_BITS:
         raise ValueError("has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535]")
-    if pixel_range and _white_is_zero(image):
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    # Pillow inverts a TIFF whose zero is white (many X-rays) only up to 8 bits, and reads unsigned 32 bits as signed.
+    if pixel_range and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
         pixel_range = pixel_range[::-1]
+    unsigned = bool(tags) and image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)) == (1,)
     with image, large_image if image.width * image.height > MANY_PIXELS else nullcontext():
         image.draft(None, (ENOUGH * side, ENOUGH * side))
-        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        with suppress(Exception):  # with damaged EXIF data, the pixels are still good
+            ImageOps.exif_transpose(image, in_place=True)
         # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
         shorter = min(image.size)
         left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
-        square = _to_8_bits(image.crop((left, top, left + shorter, top + shorter)), pixel_range)
+        square = _to_8_bits(image.crop((left, top, left + shorter, top + shorter)), pixel_range, unsigned)
         if square.has_transparency_data:  # Pillow would show the colour that transparency hides
             square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
         small = scaled(square if square.mode in ("L", "CMYK") else square.convert("RGB"), side)
@@ -162,12 +167,6 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
         return None
 
 
-def _white_is_zero(image: Image.Image) -> bool:
-    """As in many X-rays. Pillow inverts such images only if they have at most 8 bits."""
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    return tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-
-
 def _of_16_bits_a_colour(image: Image.Image) -> bool:
     """Whether Pillow reads only 8 of the 16 bits of several channels."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -178,14 +177,14 @@ def _of_16_bits_a_colour(image: Image.Image) -> bool:
     return not image.mode.startswith("I") and any(";16" in tile and "BGR;16" not in tile for tile in tiles)
 
 
-def _to_8_bits(image: Image.Image, pixel_range: Range | None) -> Image.Image:
+def _to_8_bits(image: Image.Image, pixel_range: Range | None, unsigned: bool) -> Image.Image:
     """Pixels of one channel with more than 8 bits, from black to white of the range; others as they are.
 
     Raises ValueError if a pixel is not finite.
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image)
+    values = np.asarray(image).view(np.uint32) if unsigned else np.asarray(image)
     if not np.isfinite(values).all():
         raise ValueError("has pixels that are not finite")
     if pixel_range is None:

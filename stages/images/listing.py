@@ -188,7 +188,7 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             rows = [[_composed(name) for name in row] for row in csv.reader(opened, strict=True) if row]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{shown}: cannot be read ({one_line(error)})") from error
+        raise UserError(f"{shown}: cannot be read ({one_line(error)}); it must be CSV in UTF-8") from error
     if not rows or rows[0] != ["class", "superclass"]:
         raise UserError(f"{shown}: its first line must be: class,superclass")
     for number, row in enumerate(rows, 1):

@@ -139,6 +139,19 @@ def test_a_tiff_whose_zero_is_white_is_inverted(root: Path, dtype: type) -> None
     assert (white_is_zero + black_is_zero - 255).abs().max() <= 1  # both are rounded
 
 
+def test_a_tiff_of_unsigned_32_bits_is_not_read_as_signed(root: Path) -> None:
+    """TIFF 6.0: SampleFormat (tag 339) = 1."""
+    pixels = np.full((32, 32), 3 * 10**9, np.uint32).view(np.int32)
+    (root / "train/ant/0.png").unlink()
+    file = root / "train/ant/0.tif"
+    Image.fromarray(pixels).save(file)
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, number, 0) for number in (2, 1))
+    assert signed in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(signed, unsigned))
+    assert "with values from 3e+09 to 3e+09" in refusal(root)
+    assert load_folder(root, 32, [0, 4e9]).train.images.all()[0, 0, 0].tolist() == [191] * 3  # 255 * 3 / 4
+
+
 def test_images_of_more_than_8_bits_are_not_copied_in_float64(tmp_path: Path) -> None:
     pixels = 1000 * 1000
     Image.fromarray(np.zeros((1000, 1000), np.uint16)).save(tmp_path / "0.tif")
@@ -249,6 +262,10 @@ def test_a_photograph_that_was_taken_upside_down_is_turned_upright(root: Path) -
     exif[0x0112] = 3
     shown = read(root, Image.fromarray(np.repeat(np.uint8([255, 0]), 16 * 32).reshape(32, 32)), exif=exif)
     assert (shown[0].max(), shown[-1].min()) == (0, 255)
+
+
+def test_damaged_exif_data_do_not_make_an_image_unreadable(root: Path) -> None:
+    assert read(root, Image.new("RGB", (32, 32), "white"), exif=b"damaged").min() == 255
 
 
 def test_unreadable_files_are_counted_named_and_refused(root: Path) -> None:

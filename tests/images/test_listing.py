@@ -146,7 +146,7 @@ def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, 
         (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
         (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
         (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),
-        (b"class,superclass\nant,\xff\n", "cannot be read"),
+        (b"class,superclass\nant,\xff\n", "it must be CSV in UTF-8"),
         (b'class,superclass\nant,"a"b\n', "cannot be read"),
     ],
 )
