@@ -121,7 +121,9 @@ def write_noise(data: Path, times: int = 1) -> None:
     for part, count in (("train", times * TRAIN), ("test", times * TEST)):
         fine = torch.arange(CLASSES).repeat_interleave(count)
         tensors |= {f"{part}_images": noise(len(fine)), f"{part}_fine": fine, f"{part}_coarse": fine // 5}
-    tensors["test_seen"] = torch.zeros(CLASSES * times * TEST, dtype=torch.bool)
+    tensors |= {
+        f"test_{what}": torch.zeros(CLASSES * times * TEST, dtype=torch.bool) for what in ("seen", "unlabelled")
+    }
     names = {"fine_names": [str(n) for n in range(CLASSES)], "coarse_names": [str(n) for n in range(CLASSES // 5)]}
     write_tensors(data / "labelled.safetensors", tensors, names)
     write_tensors(data / "unlabelled.safetensors", {"images": noise(CLASSES * times * TRAIN)})
