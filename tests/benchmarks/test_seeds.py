@@ -14,7 +14,7 @@ from benchmarks.seeds import over_seeds
 from tests.repository import ROOT, Repository
 
 SHOWN = pd.read_csv(
-    io.StringIO("""rev,State,first.simclr,seed,lr,mirror
+    io.StringIO("""rev,State,logreg.first,seed,lr,mirror
 workspace,,0.5,7,0.1,
 main,,0.5,0,0.1,
 a,,0.7,1,0.1,
@@ -29,10 +29,10 @@ PARAMS = ["seed", "lr", "mirror"]
 
 
 def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_once() -> None:
-    first, second = over_seeds(SHOWN, PARAMS, ["first.simclr"]).to_dict("records")
+    first, second = over_seeds(SHOWN, PARAMS, ["logreg.first"]).to_dict("records")
     deviation = pytest.approx(0.2 / 2 * 2**0.5)  # of two values: half the difference times sqrt(2)
     assert first == {
-        "lr": 0.1, "metric": "first.simclr", "seeds": 2, "mean": pytest.approx(0.6), "std": deviation, "min": 0.5,
+        "lr": 0.1, "metric": "logreg.first", "seeds": 2, "mean": pytest.approx(0.6), "std": deviation, "min": 0.5,
         "max": 0.7,
     }  # fmt: skip
     assert (second["lr"], second["seeds"], second["mean"]) == (0.2, 1, 0.9)
@@ -55,6 +55,6 @@ def test_a_wrong_call_gives_a_one_line_error(arguments: list[str], given: str, e
 def test_the_output_of_dvc_exp_show_is_understood(finished: Repository) -> None:
     printed = io.StringIO(finished.run("dvc exp show --csv | python -m benchmarks.seeds"))
     table = pd.read_csv(printed).set_index("metric")
-    assert table.loc["first.simclr"].to_dict() == {"seeds": 1, "mean": 1, "std": ANY, "min": 1, "max": 1}
+    assert table.loc["logreg.first"].to_dict() == {"seeds": 1, "mean": 1, "std": ANY, "min": 1, "max": 1}
     files = [json.loads((finished.path / f"metrics/{name}.json").read_text()) for name in ("pretrain", "probes")]
     assert set(table.index) == {name for file in files for name in pd.json_normalize(file).columns}

@@ -29,7 +29,7 @@ def test_a_temporary_experiment_does_not_change_the_workspace_and_can_be_compare
     }
     changed = repository.json("dvc metrics diff --json")
     assert changed["metrics/pretrain.json"]["train_loss"]["diff"] != 0
-    assert {"metrics/logreg.json", "metrics/linear.json"} <= set(changed)
+    assert set(changed) > {"metrics/pretrain.json"}
     output = repository.run(RESTORE_COMMAND)
     assert "Stage 'pretrain' is cached - skipping run" in output
     assert "Running stage" not in output

@@ -20,7 +20,7 @@ def test_a_comment_in_the_training_loop_reruns_only_pretraining_with_the_same_by
 
 def test_a_change_to_a_figure_reruns_only_the_report(repository: Repository) -> None:
     drawn = repository.path / "stages/reporting/figures.py"
-    drawn.write_text(drawn.read_text().replace("SIZE = (5.6, 3.7)", "SIZE = (5.7, 3.7)"))
+    drawn.write_text(drawn.read_text().replace("WIDTH = 6.5", "WIDTH = 6.6"))
     assert repository.stages_run("dvc repro") == ["report"]
 
 
