@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -91,7 +92,8 @@ def test_a_clone_has_the_same_bytes_with_git_set_to_windows_line_endings(tmp_pat
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_an_environment_is_made_anew_where_it_was_moved_and_only_with_a_python_that_works(tmp_path: Path) -> None:

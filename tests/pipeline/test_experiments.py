@@ -1,5 +1,6 @@
 """`dvc exp run`, the queue and the diffs."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -56,6 +57,10 @@ def test_a_probe_parameter_reruns_only_the_probes_and_a_fresh_clone_can_compare_
     repository: Repository, tmp_path: Path
 ) -> None:
     assert repository.stages_run("dvc exp run -S linear.lr=0.1") == ["check", "fit-linear", "report"]
+    [show] = re.findall("^dvc exp show .*", (ROOT / "README.md").read_text(), re.M)
+    shown = repository.run(f"COLUMNS=110 {show} --no-pager")
+    assert {"seed", "lr", "epochs", "linear.first", "logreg.first", "logreg.all"} <= set(shown.split())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown  # which marks what did not fit
     repository.commit("another rate")
     repository.run(f"git clone -q . {tmp_path}/fresh")
     fresh = Repository(tmp_path / "fresh")

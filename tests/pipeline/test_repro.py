@@ -56,7 +56,7 @@ def test_a_killed_training_has_its_table_so_far_and_resumes_to_the_same_bytes(
     assert so_far.count(b"heldout") >= 1
     assert before["plots/data/pretrain.csv"].startswith(so_far)
     last = repository.json("dvc metrics show --json")[""]["data"]["metrics/pretrain.json"]["data"]["heldout_loss"]
-    assert f",heldout,.*,{last:.6g}," 
+    assert f",{last:.6g},".encode() in so_far.splitlines()[-1]
     assert "index.html" in repository.run("dvc plots show")
     kept = repository.checkpoints()  # empty if the kill came before the first checkpoint was complete
     assert ("resuming after epoch " in repository.run(again)) == bool(kept)
