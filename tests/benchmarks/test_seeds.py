@@ -56,5 +56,8 @@ def test_the_output_of_dvc_exp_show_is_understood(finished: Repository) -> None:
     printed = io.StringIO(finished.run("dvc exp show --csv | python -m benchmarks.seeds"))
     table = pd.read_csv(printed).set_index("metric")
     assert table.loc["logreg.first"].to_dict() == {"seeds": 1, "mean": 1, "std": ANY, "min": 1, "max": 1}
-    files = [json.loads((finished.path / f"metrics/{name}.json").read_text()) for name in ("pretrain", "logreg", "linear", "neighbours")]
+    files = [
+        json.loads((finished.path / f"metrics/{name}.json").read_text())
+        for name in ("pretrain", "logreg", "linear", "neighbours")
+    ]
     assert set(table.index) == {name for file in files for name in pd.json_normalize(file).columns}
