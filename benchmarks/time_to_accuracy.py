@@ -141,11 +141,13 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
     )
     first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)
     fit = PARAMS.logreg
-    logreg: Probe = ChosenC(fit.C, fit.max_iter, PARAMS.seed, fit.choice_images)
-    neighbours: Probe = Neighbours(PARAMS.neighbours)
+    logreg = ChosenC(fit.C, fit.max_iter, PARAMS.seed, fit.choice_images)
+    jobs: list[tuple[Probe, Split, Split]] = [
+        (logreg, first, first_test), (Neighbours(PARAMS.neighbours), train, test)
+    ]  # fmt: skip
     cells = []
     with threadpool_limits(1):
-        for probe, fitted, tested in ((logreg, first, first_test), (neighbours, train, test)):
+        for probe, fitted, tested in jobs:
             probe.fit(fitted.x, fitted.y)
             accuracy = scores(class_scores(probe, tested.x), tested.y)["accuracy"]
             low, high = interval(accuracy, len(tested.y))

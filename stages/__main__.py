@@ -51,5 +51,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
-        sys.exit(str(error))
+    except (UserError, KeyboardInterrupt) as error:
+        sys.exit(str(error) or "stopped")

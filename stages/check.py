@@ -75,8 +75,10 @@ def memory_needed(params: Params) -> int:
 def batch_too_large(params: Params, images: int) -> str:
     """One line, with the command for the largest batch that so many unlabelled images allow."""
     largest = images // 2 // params.processes * params.processes
+    batches = "two batches (one for training, one held out)"
+    few = f"batch_size = {params.batch_size}: {images} unlabelled images do not fill {batches}"
+    if largest < 2:
+        return f"{few}; add images or start fewer processes"
     settings = (f"data={params.data}", f"folder={params.folder}", f"batch_size={largest}")
-    return (
-        f"batch_size = {params.batch_size}: {images} unlabelled images do not fill two batches (one for training, one "
-        f"held out); use at most {largest}: `dvc exp run {' '.join(f'-S {shlex.quote(each)}' for each in settings)}`"
-    )
+    command = f"dvc exp run {' '.join(f'-S {shlex.quote(each)}' for each in settings)}"
+    return f"{few}; use at most {largest}: `{command}`"

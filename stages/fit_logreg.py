@@ -16,10 +16,10 @@ from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
 from stages.io.writing import write_table
 from stages.probes.logreg import ChosenC, choice_work, fit_few_labels
-from stages.probing.evaluation import FrozenFeatures, Job, OnFit, evaluate, run_concurrently
+from stages.probing.evaluation import FrozenFeatures, Job, evaluate, run_concurrently
 from stages.probing.params import LogregParams as Params
 from stages.probing.predictions import prediction_table
-from stages.probing.probe import Curve, Split, class_scores
+from stages.probing.probe import Curve, OnFit, Split, class_scores
 from stages.probing.scores import scores
 from stages.probing.tables import TABLES, Results, write_results
 
@@ -37,13 +37,13 @@ def main(params: Params) -> None:
     write_results("logreg", results)
     for line in warnings_of(results, params):
         print(line)
-    write_table(TABLES / "choice_of_C.csv", choice_table(results))
-    write_table(TABLES / "label_efficiency.csv", label_efficiency(few_labels, results, features))
+    write_table(TABLES / "logreg/choice_of_C.csv", choice_table(results))
+    write_table(TABLES / "logreg/label_efficiency.csv", label_efficiency(few_labels, results, features))
     arrays, names = features.arrays, features.fine_names
     classifier = results["all", "simclr"].probe
     z = classifier.decision_function(arrays["test_simclr"])
     predictions = prediction_table(z, arrays["test_fine"], arrays["test_coarse"], names, features.coarse_names)
-    write_table(TABLES / "predictions.csv", predictions)
+    write_table(TABLES / "logreg/predictions.csv", predictions)
     write_tensors(
         Path("models/classifier.safetensors"),
         {"weight": torch.from_numpy(classifier.weight), "bias": torch.from_numpy(classifier.bias)},

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from stages.runtime.progress import progress_bar
 
 LABELLED, FEATURES = Path("data/labelled.safetensors"), Path("data/features.safetensors")
 CHUNK = 256  # pictures that are read at once, and that the model gets at once
-SHOWN, NEIGHBOURS = 12, 6  # pictures with so many neighbours each
+SHOWN, NEIGHBOURS = 12, 6  # pictures, and neighbours of each
 
 
 class Model:
@@ -75,7 +74,6 @@ def main() -> None:
 
     with (
         progress_bar("predicting", len(files), "pictures") as progress,
-        replacing(arguments.embed) if arguments.embed else nullcontext() as embed,
         pillow_warnings(),
         ThreadPoolExecutor() as threads,
     ):
@@ -89,18 +87,17 @@ def main() -> None:
             if readable:
                 names, pixels = zip(*readable, strict=True)
                 features, probabilities = model(np.stack(pixels))
-                predicted = [model.classes[number] for number in probabilities.argmax(1)]
                 table = best_classes(names, model.classes, probabilities, arguments.top)
                 progress.write(csv_lines(table) if arguments.csv else text_lines(table, width))
-                if embed:
+                if arguments.embed:
                     embedded += zip(map(str, names), features, strict=True)
                 if arguments.neighbours and not drawn:
-                    draw_nearest(arguments.neighbours, model, np.stack(pixels[:SHOWN]), features[:SHOWN], predicted)
+                    draw_nearest(arguments.neighbours, model, np.stack(pixels[:SHOWN]))
                     drawn = True
             progress.update(len(some))
-        if embed:
-            with embed.open("wb") as npz:
-                np.savez(npz, files=[file for file, _ in embedded], features=[row for _, row in embedded])
+    if arguments.embed:
+        with replacing(arguments.embed) as temporary, temporary.open("wb") as npz:
+            np.savez(npz, files=[file for file, _ in embedded], features=[row for _, row in embedded])
     if unreadable:
         raise UserError(f"{unreadable} of {len(files)} pictures could not be read")
 
@@ -157,12 +154,13 @@ def csv_lines(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, header=False, float_format="%.6g", lineterminator="\n").rstrip("\n")
 
 
-def draw_nearest(path: Path, model: Model, images: np.ndarray, features: np.ndarray, predicted: list[str]) -> None:
+def draw_nearest(path: Path, model: Model, images: np.ndarray) -> None:
     """Draws pictures (N, S, S, 3), and beside each the training images whose features are nearest (cosine).
 
-    features: (N, D); predicted: the class of each. Raises UserError if the stored features of the nearest images are
-    not those that the model gives: they are of another model or of other images.
+    Raises UserError if the stored features of the nearest images are not those that the model gives: they are of
+    another model or of other images.
     """
+    features, probabilities = model(images)
     labelled, names = open_tensors(LABELLED)
     of_training = open_tensors(FEATURES)[0]["train_simclr"].mapped()
     fine, training_images = labelled["train_fine"].all(), labelled["train_images"]
@@ -182,7 +180,7 @@ def draw_nearest(path: Path, model: Model, images: np.ndarray, features: np.ndar
         {
             "encoder": "simclr",
             "image": image,
-            "class": predicted[image],
+            "class": model.classes[probabilities[image].argmax()],
             "rank": rank + 1,
             "neighbour": neighbour,
             "neighbour_class": names["fine_names"][fine[neighbour]],

@@ -21,7 +21,7 @@ from stages.reporting.summaries import (
 from stages.runtime.inputs import md5
 from stages.runtime.params import FILE, AtLeastTwo, Data, StageParams, Weights
 
-TABLES = ("pretrain", "choice_of_C", "label_efficiency", "predictions", "maps")
+TABLES = ("pretrain", "maps", "logreg/choice_of_C", "logreg/label_efficiency", "logreg/predictions")
 PROBE_TABLES = ("scores", "gains", "fits")
 PICTURE_FILES = ("accuracy", "curves", "views", "neighbours", "maps", "mistakes")  # figures that are also files
 HASHED_FILES = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled")]
@@ -37,7 +37,8 @@ class Params(StageParams):
 
 
 def main(params: Params) -> None:
-    tables = {name: read_table(Path(f"plots/data/{name}.csv")) for name in TABLES}
+    files = [Path(f"plots/data/{name}.csv") for name in TABLES]
+    tables = {file.stem: read_table(file) for file in files}
     tables |= {name: read_probe_tables(name) for name in PROBE_TABLES}
     tables["neighbours"] = read_table(Path("data/neighbours.csv"))
     labelled, names = open_tensors(Path("data/labelled.safetensors"))

@@ -28,7 +28,9 @@ def test_the_message_about_a_batch_that_is_too_large_gives_the_readme_command_fo
     [command] = re.findall("`(.*)`", str(stopped.value))
     assert f"\n{command} " in (ROOT / "README.md").read_text()
     check.main(params(data="folder", batch_size=int(command.rpartition("=")[2])))
-    assert "batch_size=20`" in check.batch_too_large(params(launch="torchrun --nproc-per-node=4"), 47)
+    of_four_processes = params(launch="torchrun --nproc-per-node=4")
+    assert "batch_size=20`" in check.batch_too_large(of_four_processes, 47)
+    assert check.batch_too_large(of_four_processes, 7).endswith("; add images or start fewer processes")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
         write_tensors(Path("models/classifier.safetensors"), classifier, {"classes": CLASSES})
         main(Params(pixel_range=None))
     tables = {name: read_probe_tables(name, ROOT / "plots/data") for name in ("scores", "gains")}
-    tables["label_efficiency"] = read_table(ROOT / "plots/data/label_efficiency.csv")
+    tables["label_efficiency"] = read_table(ROOT / "plots/data/logreg/label_efficiency.csv")
     (folder / "models/README.md").write_text(model_card("sample", metadata, CLASSES, 10, tables))
     return folder / "models"
 

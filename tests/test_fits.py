@@ -81,7 +81,7 @@ def metrics(folder: Path, probe: str) -> dict[str, float]:
 
 
 def test_chosen_c_and_the_fitted_classifier_ignore_test_labels(runs: list[Path]) -> None:
-    for name in ("models/classifier.safetensors", "plots/data/choice_of_C.csv", "data/neighbours.csv"):
+    for name in ("models/classifier.safetensors", "plots/data/logreg/choice_of_C.csv", "data/neighbours.csv"):
         first, second = ((folder / name).read_bytes() for folder in runs)
         assert (first == second) is (name != "data/neighbours.csv")  # which has the classes of test images
     for name in ("scores", "fits"):
@@ -130,7 +130,7 @@ def test_metrics_have_the_balanced_accuracy_only_if_the_classes_differ_in_size()
 
 
 def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list[Path]) -> None:
-    efficiency = table(runs[0], "label_efficiency")
+    efficiency = table(runs[0], "logreg/label_efficiency")
     simclr = efficiency[efficiency.encoder == "simclr"]
     assert list(zip(simclr.images_per_class, simclr["draw"], strict=True)) == [
         *((5, draw) for draw in (1, 2, 3)), *((10, draw) for draw in (1, 2, 3)), (12, 1)
@@ -166,13 +166,13 @@ def test_the_saved_classifier_gives_the_predictions_of_the_table(runs: list[Path
     saved = read_tensors(runs[0] / "models/classifier.safetensors")[0]
     h = torch.from_numpy(clusters(100, 10, 2.0, 1).x)
     p = (h @ saved["weight"].T + saved["bias"]).softmax(1)
-    predictions = table(runs[0], "predictions")
+    predictions = table(runs[0], "logreg/predictions")
     assert predictions.predicted.tolist() == p.argmax(1).tolist()
     np.testing.assert_allclose(predictions.confidence, p.max(1).values, atol=1e-4)
 
 
 def test_accuracy_new_is_the_accuracy_on_test_images_not_seen_before(runs: list[Path]) -> None:
-    scores, predictions = table(runs[0], "scores"), table(runs[0], "predictions")
+    scores, predictions = table(runs[0], "scores"), table(runs[0], "logreg/predictions")
     row = scores[(scores.probe == "logreg") & (scores.classes == "all") & (scores.encoder == "simclr")]
     tested = row[row.split == "test"].iloc[0]
     others = predictions[predictions.image % 4 != 0]
@@ -204,7 +204,7 @@ def test_fits_that_max_iter_stopped_are_reported(
     )
 
 
-@pytest.mark.parametrize("first_classes", [2, 10])  # of 4
+@pytest.mark.parametrize("first_classes", [2, 10])
 def test_any_classifier_of_scikit_learn_is_a_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_classes: int
 ) -> None:

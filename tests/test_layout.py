@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import os
 import re
 import shutil
@@ -130,6 +131,9 @@ def test_metrics_and_plots_are_in_git_and_other_outs_are_not() -> None:
             assert (path in in_git) is shown, path
     of_several_runs = "metrics/seeds.csv"
     assert {path for path in in_git if path.startswith(("metrics/", "plots/"))} <= {*paths, of_several_runs}
+    of_one_run = [json.loads((ROOT / path).read_text()) for path in paths if path.startswith("metrics/")]
+    names = {name for metrics in of_one_run for name in pd.json_normalize(metrics).columns}
+    assert set(pd.read_csv(ROOT / of_several_runs).metric) == names
 
 
 @pytest.mark.parametrize("path", TABLES)
@@ -141,8 +145,11 @@ def test_every_table_has_one_plot_whose_template_uses_its_columns(path: str) -> 
     for anchor, column in given.items():
         template = template.replace(f"<DVC_METRIC_{anchor.upper()}>", column)
     assert not re.search("<DVC_METRIC_[XY]>", template)
-    made = set(re.findall(r'"as": \[?"(\w+)"', template)) | {"value", "rev"}
-    drawn = set(re.findall(r'"field": "(\w+)"', template)) - made
+    made = {"value", "rev", "split"}.union(  # not every table has splits
+        *(re.findall(r"\w+", names) for names in re.findall(r'"as": (\[.*?\]|".*?")', template))
+    )
+    used = re.findall(r'"field": "(\w+)"|datum\.(\w+)', template)
+    drawn = {name for pair in used for name in pair if name} - made
     columns = set(pd.read_csv(ROOT / path, nrows=0).columns)
     assert {*given.values(), *drawn} <= columns
     assert "step" not in drawn or given["x"] == "step"  # otherwise DVC replaces the column by row numbers
@@ -162,7 +169,7 @@ def committed_table(name: str) -> pd.DataFrame:
 
 
 def test_every_chosen_c_is_inside_the_range_of_candidates() -> None:
-    table, C = committed_table("choice_of_C"), PARAMS["logreg"]["C"]
+    table, C = committed_table("logreg/choice_of_C"), PARAMS["logreg"]["C"]
     chosen = table[table.chosen == 1]
     classes = chosen.classes.map({"first": PARAMS["first_classes"], "all": 100, "superclasses": 20})
     # If features have almost no information, the smallest C is the best, and the loss is that of guessing.

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(ROOT / "plots/data", folder / "plots/data")
     shutil.copy(ROOT / "params.yaml", folder)
-    predictions = folder / "plots/data/predictions.csv"
+    predictions = folder / "plots/data/logreg/predictions.csv"
     table = pd.read_csv(predictions)
     wrong = table[table.predicted != table.actual]
     _, renamed = wrong.groupby(["actual", "predicted"]).size().idxmax()

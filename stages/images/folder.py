@@ -28,7 +28,7 @@ from stages.runtime.progress import progress_bar
 MAX_LISTED_ERRORS = 10
 MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 1 GB
 MANY_PIXELS = 25 * 10**6  # images of more are decoded one at a time, so that memory does not grow with the threads
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves so many times the side that is asked for: 3 to 13
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least so many times the wanted side: 3 to 13
 # times as fast at 8 megapixels. On enlarged photographs of CIFAR no pixel differed by more than 2 of 255. Where a size
 # does not divide, the middle is off by at most an eighth of a pixel.
 ENOUGH = 4

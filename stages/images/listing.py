@@ -32,7 +32,7 @@ class Listing:
     test: dict[str, list[Path]]  # of the same classes
     unlabelled: list[Path] | None  # None: there is no unlabeled/
     superclass_of: dict[str, str]  # of each class, in the order of the names; empty: there is no superclasses.csv
-    others: Counter[str]  # how many files have which ending that is none of an image
+    others: Counter[str]  # the number of other files, by ending
 
 
 def list_folder(root: Path) -> Listing:

@@ -21,6 +21,7 @@ from stages.images.dataset import Dataset, Labelled, image_stream
 from stages.images.sizes import SAMPLE
 from stages.io.tensors import Stream
 
+IMAGES_PER_CLASS = 50  # for training the probes, and as many for testing them
 PIXELS = 2**20  # drawn at once: 1024 images of 32x32
 WAVES = 24  # a texture is the sum of so many plane waves
 WAVE_NUMBERS = (0.45, 0.8)  # radians a pixel of 32x32: blotches are four to seven pixels wide
@@ -64,7 +65,7 @@ def generate_sample(seed: int, side: int) -> Dataset:
     """The whole sample, the same for the same seed and size."""
     rng = Generator().manual_seed(seed)
     unlabelled = drawn(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=rng), side, rng)
-    fine = FINE.repeat_interleave(torch.tensor(SAMPLE.train))
+    fine = FINE.repeat_interleave(IMAGES_PER_CLASS)
     train, test = (
         Labelled(drawn(fine, side, rng), fine.numpy(), COARSE_OF_FINE[fine].numpy()) for _ in ("train", "test")
     )

@@ -1,4 +1,4 @@
-"""How many images each source delivers, known before one is read or generated."""
+"""How many unlabelled images each source delivers, known before one is read or generated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,12 @@ from stages.runtime.params import Data
 @dataclass(frozen=True)
 class Sizes:
     unlabelled: int
-    train: list[int]  # of each fine class
-    test: int
-    left_out: str = ""  # a line about files in the folder that are no images
+    left_out: str = ""  # a line about files in the folder that are not images
     classes: tuple[str, ...] = ()  # the names in a folder
 
 
-SAMPLE = Sizes(2304, [50] * 100, 5000)
-CIFAR = Sizes(50_000, [500] * 100, 10_000)
+SAMPLE = Sizes(2304)
+CIFAR = Sizes(50_000)
 
 
 def count_images(data: Data, folder: Path) -> Sizes:
@@ -28,7 +26,5 @@ def count_images(data: Data, folder: Path) -> Sizes:
         case "cifar":
             return CIFAR
     listing = list_folder(folder)
-    train = [len(files) for files in listing.train.values()]
-    unlabelled = sum(train) if listing.unlabelled is None else len(listing.unlabelled)
-    left_out = in_words(listing.others) if listing.others else ""
-    return Sizes(unlabelled, train, sum(map(len, listing.test.values())), left_out, tuple(listing.train))
+    unlabelled = sum(map(len, listing.train.values())) if listing.unlabelled is None else len(listing.unlabelled)
+    return Sizes(unlabelled, in_words(listing.others) if listing.others else "", tuple(listing.train))

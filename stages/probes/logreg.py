@@ -13,8 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from stages.probing.evaluation import OnFit
-from stages.probing.probe import Curve, Split, class_scores
+from stages.probing.probe import Curve, OnFit, Split, class_scores
 from stages.probing.scores import cross_entropy
 
 FOLDS = 5

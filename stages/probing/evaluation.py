@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from stages.io.tensors import open_tensors
-from stages.probing.probe import Curve, Probe, Split, class_scores, draw_labels
+from stages.probing.probe import Curve, OnFit, Probe, Split, class_scores, draw_labels
 from stages.probing.scores import rank_of_truth
 from stages.probing.tables import Result, Results, score_row
 from stages.runtime.errors import UserError
@@ -19,7 +19,6 @@ from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
 
 FEATURES = Path("data/features.safetensors")
-OnFit = Callable[[float], object]  # called with the work of each fit, for the progress bar
 MakeProbe = Callable[[Curve | None, OnFit], Probe]
 
 
@@ -91,8 +90,9 @@ def evaluate(
 ) -> Results:
     """Fits and scores the probe `name` for every task and encoder.
 
-    tasks: those that the data do not have are left out; if none is left, all classes. make: a new probe, which may
-    report extra_work of its own. scores_train: False if a training image would be its own nearest neighbour.
+    tasks: those that the data do not have are left out; if none is left, all classes. make: returns a new probe.
+    extra_work: what the probe reports by `on_fit`, besides its final fit. scores_train: whether to score the training
+    images, too (not for nearest neighbours, where each image is its own).
     """
 
     def run(classes: str, encoder: str, on_fit: OnFit) -> tuple[Result, str]:

@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ TABLES = Path("plots/data")
 class Result:
     probe: Any  # a fitted `Probe`, with the attributes of its own class
     scores: list[dict[str, Any]]  # a row per split
-    curve: list[dict[str, Any]]  # a row per step and split; empty if the fit was not recorded
+    curve: list[dict[str, Any]]  # a row per step (iteration or epoch) and split; empty if the fit was not recorded
     correct: np.ndarray  # (N,) bool, of the test images
     y: np.ndarray  # (N,) classes of the test images
 
@@ -31,11 +31,11 @@ Results = dict[tuple[str, str], Result]  # by classes (the task) and encoder
 
 def write_results(probe: str, results: Results) -> None:
     """Writes the tables plots/data/<probe>/{scores,gains,fits}.csv and the metrics; prints reasons to doubt them."""
-    scored, gains = score_table(probe, results), gain_table(probe, results)
+    scored, gains = rows_of(probe, results, "scores"), gain_table(probe, results)
     write_table(TABLES / probe / "scores.csv", scored)
     write_table(TABLES / probe / "gains.csv", gains)
     if any(result.curve for result in results.values()):
-        write_table(TABLES / probe / "fits.csv", curve_table(probe, results))
+        write_table(TABLES / probe / "fits.csv", rows_of(probe, results, "curve"))
     write_metrics(Path(f"metrics/{probe}.json"), {probe: headline(results, gains)})
     for line in warnings_of(scored):
         print(line)
@@ -61,11 +61,11 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
     }
 
 
-def score_table(probe: str, results: Results) -> pd.DataFrame:
+def rows_of(probe: str, results: Results, part: Literal["scores", "curve"]) -> pd.DataFrame:
     return pd.DataFrame(
         {"probe": probe, "classes": classes, "encoder": encoder, **row}
         for (classes, encoder), result in results.items()
-        for row in result.scores
+        for row in getattr(result, part)
     )
 
 
@@ -78,15 +78,6 @@ def gain_table(probe: str, results: Results) -> pd.DataFrame:
             row = {"probe": probe, "classes": classes, "control": control}
             rows.append(row | {"gain": gain, "gain_low": low, "gain_high": high})
     return pd.DataFrame(rows)
-
-
-def curve_table(probe: str, results: Results) -> pd.DataFrame:
-    """Scores per step: an iteration of Newton's method, an epoch of the linear layer."""
-    return pd.DataFrame(
-        {"probe": probe, "classes": classes, "encoder": encoder, **row}
-        for (classes, encoder), result in results.items()
-        for row in result.curve
-    )
 
 
 def headline(results: Results, gains: pd.DataFrame) -> dict[str, float]:

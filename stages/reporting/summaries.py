@@ -86,8 +86,11 @@ def conclusion(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFra
 
 
 def verdict(pretrain: pd.DataFrame, candidates: int) -> str:
-    """Healthy: in the last epoch, the held-out loss is below chance, and the top-1 accuracy is at least twice chance,
-    because few images can exceed it by luck. candidates: other views of a batch, one of which is the positive."""
+    """Whether pretraining was healthy: in the last epoch, the held-out loss is below chance and the top-1 accuracy at
+    least twice chance, because a small held-out set can exceed chance by luck.
+
+    candidates: other views of a batch, one of which is the positive.
+    """
     last = pretrain[pretrain.split == "heldout"].iloc[-1]
     chance, ratio = math.log(candidates), candidates * last.top1
     return (

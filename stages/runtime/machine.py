@@ -16,12 +16,12 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Bytes in all."""
+    """Total bytes."""
     return min([psutil.virtual_memory().total, *(int(limit) for (limit,) in _limits("memory.max"))])
 
 
 def free_memory() -> int:
-    """Bytes. In a container, what this process has not used: its caches are counted, too, but can be freed."""
+    """Bytes. In a container: its limit minus the memory of this process, as its counter includes freeable caches."""
     return min(psutil.virtual_memory().available, memory() - psutil.Process().memory_info().rss)
 
 

@@ -1,7 +1,7 @@
 """`params.yaml`: reading, validation, and the types that several packages use.
 
 Each parameter is declared, with its type and bounds, in the package of the stage that reads it (`images/params.py`,
-`simclr/params.py` and so on), so that a new parameter reruns only that stage.
+`simclr/params.py` and so on), so that a new parameter reruns `check` and the stages that use this package.
 """
 
 import reprlib

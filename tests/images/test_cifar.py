@@ -1,4 +1,4 @@
-"""CIFAR's archives are read as they are laid out, whichever Python wrote them, and what is none is refused."""
+"""CIFAR's archives are read as they are laid out, whichever Python wrote them, and other files are refused."""
 
 import pickle
 import struct
@@ -76,47 +76,13 @@ def test_what_python_2_wrote_is_read_as_it_is_laid_out(empty_folder: Path, by_co
     assert dataset.train.fine.tolist() == [1, 0]
 
 
-def with_train(**changes: object) -> dict[str, object]:
-    """Two labelled images but for what is changed."""
-    correct = {"data": rows(2, 0), "fine_labels": [0, 1], "coarse_labels": [0, 0]}
-    return {TRAIN: {name.encode(): value for name, value in {**correct, **changes}.items()}}
-
-
-def with_meta(names: object) -> dict[str, object]:
-    return {META: {b"fine_label_names": names, b"coarse_label_names": [b"fruit"]}}
-
-
-BAD_LABELS = [
-    *([0], [0, 1, 0], [0, -1], [0, 2], [0.0, 1.0], ["0", "1"], [None, 0], [[0], [1]], [2**63, 0], [2**64, 0]),
-]
-BAD_ARCHIVES = {
-    "empty": b"",
-    "text": b"no archive at all",
-    "other members": CIFAR10,
-    "cut": CIFAR100[:-200],
-    **{
-        f"members {number}": tar_of(pickled(MEMBERS | changed))
-        for number, changed in enumerate(
-            [
-                *({TRAIN: odd} for odd in (None, 5, b"text", [b"data"], {})),
-                *(with_train(data=rows(2, 0).astype(kind)) for kind in ("i1", "f4", "S1", "O")),
-                *(with_train(data=odd) for odd in (rows(2, 0)[:, 1:], rows(3, 0), rows(2, 0).tolist(), b"x" * 6144)),
-                *(with_meta(odd) for odd in (None, ["apple", "bear"], [b"\xff", b"b"], [1, 2], [b"apple"])),
-                *(with_train(fine_labels=odd) for odd in BAD_LABELS),
-            ]
-        )
-    },
-}
-
-
-@pytest.mark.parametrize("content", BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
-def test_an_archive_that_holds_something_else_is_refused_in_one_line(content: bytes, empty_folder: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"no archive at all", CIFAR10, CIFAR100[:-200]])
+def test_a_file_that_is_not_the_archive_is_refused_in_one_line(content: bytes, empty_folder: Path) -> None:
     assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
 
 
-@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_no_member_of_an_archive_is_written_and_one_that_is_no_file_is_refused(kind: bytes, empty_folder: Path) -> None:
-    content = tar_of({"../evil": b"evil", **pickled(MEMBERS)}, kind)
+def test_no_member_of_an_archive_is_written(empty_folder: Path) -> None:
+    content = tar_of({"../evil": b"evil", **pickled(MEMBERS)}, tarfile.SYMTYPE)
     assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
     assert sorted(path.name for path in empty_folder.iterdir()) == ["10", "100"]
     assert not Path("../evil").exists()

@@ -44,9 +44,7 @@ def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
     line = "10 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
-    assert count_images("folder", root) == Sizes(
-        unlabelled=7, train=[4, 3], test=4, left_out=line, classes=("ant", "bee")
-    )
+    assert count_images("folder", root) == Sizes(unlabelled=7, left_out=line, classes=("ant", "bee"))
 
 
 def test_images_in_no_class_folder_are_named_and_other_files_there_are_not(root: Path) -> None:

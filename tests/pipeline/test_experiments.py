@@ -41,6 +41,7 @@ def test_queued_experiments_do_not_change_the_workspace_and_can_be_compared_appl
         "neighbours": {"old": 20, "new": 1, "diff": -19}
     }
     assert set(repository.json("dvc metrics diff --json")) == {"metrics/neighbours.json"}
+    assert f"\n{RESTORE_COMMAND} " in (ROOT / "README.md").read_text()
     output = repository.run(RESTORE_COMMAND)
     assert "Stage 'fit-neighbours' is cached - skipping run" in output
     assert "Running stage" not in output
