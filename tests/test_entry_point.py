@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +177,10 @@ def test_ctrl_c_gives_one_line_and_the_command_that_undoes_the_run(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["stages", "check"])
-    monkeypatch.setattr(check, "main", lambda _: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "main", interrupted)
     with pytest.raises(UserError, match=f"^stopped\n.*{RESTORE_COMMAND}"):
         entry_point.main()
