@@ -60,23 +60,23 @@ from stages.simclr.augmentation import augment
 from stages.simclr.loss import cosine_similarities, nt_xent
 from stages.simclr.model import SimCLR
 
-rng, classes = torch.Generator().manual_seed(0), torch.arange(10).repeat(4)
+rng, classes = torch.manual_seed(0), torch.arange(10).repeat(20)
 images, model = draw(classes, 32, rng), SimCLR("resnet18", "imagenet", 128)
 views = augment(images.repeat(2, 1, 1, 1), rng, min_area=0.08, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
 loss = nt_xent(cosine_similarities(model(views)), temperature=0.07)
-train, test = extract(model.encoder, images, torch.device("cpu")).all().numpy().reshape(2, 20, -1)
-probe = Neighbours(5).fit(train, classes[:20].numpy())
-accuracy = (probe.decision_function(test).argmax(1) == classes[20:].numpy()).mean()
+train, test = extract(model.encoder, images, torch.device("cpu")).all().numpy().reshape(2, 100, -1)
+probe = Neighbours(5).fit(train, classes[:100].numpy())
+accuracy = (probe.decision_function(test).argmax(1) == classes[100:].numpy()).mean()
 print(loss.item(), views.mean().item(), train.std(), accuracy)
 """
 
 
 def test_a_notebook_computes_a_loss_a_view_features_and_a_probe_in_ten_lines() -> None:
     loss, pixel, deviation, accuracy = map(float, prints(NOTEBOOK).split())
-    assert 3 < loss < 20  # the logarithm of 79 candidates is 4.4
+    assert 3 < loss < 20  # the logarithm of 399 candidates is 6.0
     assert 50 < pixel < 200
     assert deviation > 0
-    assert 0 < accuracy <= 1
+    assert 0.1 < accuracy <= 1  # better than chance
 
 
 RECORDER = """
