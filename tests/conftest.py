@@ -12,10 +12,12 @@ fix_arithmetic("pretrain", read_params(ROOT / "params.yaml"))  # before a numeri
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
 from tests.repository import Repository  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one test per core
+threadpool_limits(1)
 
 
 @pytest.fixture(scope="session")

@@ -148,6 +148,6 @@ def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threa
 def concurrent_jobs(largest: Split, threads: int) -> int:
     """The number of probes that fit into the free memory, at most one per thread."""
     images, features = largest.x.shape
-    # Scaled features and those of up to five folds, in float32; class scores in float32 and, for curves, in float64.
-    needed = images * (4 * 6 * features + 32 * largest.classes)
+    # Scaled features and those of a fold, in float32; class scores in float32 and, for curves, in float64.
+    needed = images * (4 * 3 * features + 32 * largest.classes)
     return max(1, min(threads, free_memory() // needed))

@@ -13,9 +13,9 @@ from stages.probes.logreg import (
     Scaling,
     choice_work,
     fit_few_labels,
+    fits,
     has_converged,
     newton,
-    tolerance,
     validation_folds,
     validation_losses,
 )
@@ -83,9 +83,7 @@ def test_validation_losses_of_20000_images_are_those_of_separate_fits() -> None:
 
 def test_every_warm_started_fit_does_at_least_one_iteration() -> None:
     train = clusters(2000, 10, spread=3.0)
-    model = newton(1.0, 100)
-    for c in [1e-4, 3e-4, *GRID]:
-        model.set_params(C=c, tol=tolerance(c)).fit(train.x, train.y)
+    for model in fits(train, [1e-4, 3e-4, *GRID], 100):
         assert model.n_iter_[0] > 0
 
 
