@@ -21,7 +21,7 @@ VALIDATION_IMAGES = 2000
 
 # `has_converged` measures convergence, and the stage prints one line about it.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
-warnings.filterwarnings("ignore", message="Line Search failed")
+warnings.filterwarnings("ignore", message=".*[Ll]ine [Ss]earch")
 # scikit-learn takes the labels of few images of many classes for a regression target.
 warnings.filterwarnings("ignore", message="The number of unique classes")
 
