@@ -9,7 +9,7 @@ repro: .venv/installed
 	.venv/bin/dvc repro
 
 test: .venv/installed
-	.venv/bin/ruff check benchmarks stages tests
+	.venv/bin/ruff check benchmarks examples stages tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 

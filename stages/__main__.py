@@ -36,11 +36,12 @@ def main() -> None:
     try:
         content = read_params()
         fix_arithmetic(name, content)
-        with inputs_must_not_change(name, pipeline[name]):
+        with inputs_must_not_change(name, pipeline[name]):  # while the code is imported
             script = import_module(f"stages.{name.replace('-', '_')}")
             params = validated(script.Params, content)
             if "threads" in pipeline[name].get("params", []):  # only stages that compute list it
                 verify_arithmetic(params.threads, params.same_bytes)
+        with inputs_must_not_change(name, pipeline[name]):
             script.main(params)
     except (UserError, KeyboardInterrupt) as error:
         raise UserError(

@@ -66,7 +66,7 @@ def contradictions(params: Params) -> list[str]:
 
 def memory_needed(params: Params) -> int:
     """Bytes for the projection head and the similarities of one batch: the parts that grow with the square."""
-    features = 2048 if params.backbone == "resnet50" else 512
+    features = 512 if params.backbone in ("resnet18", "resnet34") else 2048
     head = 4 * params.projection_dim * (features + params.projection_dim)
     # In float32: the head's weights, gradients and two moments of AdamW; six copies of the similarities.
     return 16 * head + 24 * (2 * params.batch_size) ** 2

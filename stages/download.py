@@ -3,8 +3,9 @@
 Reads   the folder of images, the archives in `mirror` or on their official sites, or nothing (the sample)
 Writes  data/unlabelled.safetensors  images (N, S, S, 3) uint8, for pretraining
         data/labelled.safetensors    {train,test}_{images,fine,coarse}, which test images are training images or
-                                     repeated (test_seen) or unlabelled images, and the names of the classes
-        data/starting_weights.safetensors  what pretraining starts from, under torchvision's names
+                                     repeated (test_seen) and which are unlabelled images (test_unlabelled), and
+                                     the names of the classes
+        data/starting_weights.safetensors  the initial weights of pretraining, under torchvision's names
 """
 
 import math
@@ -44,12 +45,12 @@ def main(params: Params) -> None:
         case "folder":
             dataset = load_folder(Path(params.folder), side, params.pixel_range)
     streams = (dataset.unlabelled or dataset.train.images, dataset.train.images, dataset.test.images)
-    # The images and the weights, and all of it a second time in DVC's cache.
-    require_room(
-        Path("data"), 2 * (sum(math.prod(stream.shape) for stream in streams) + IMAGENET[params.backbone].size)
-    )
+    weights = starting_weights(params.backbone, imagenet, params.seed)
+    of_weights = sum(tensor.nbytes for tensor in weights.values())
+    # Twice, because DVC keeps a copy in its cache.
+    require_room(Path("data"), 2 * (sum(math.prod(stream.shape) for stream in streams) + of_weights))
     write_dataset(dataset, params.data)
-    write_tensors(Path("data/starting_weights.safetensors"), starting_weights(params.backbone, imagenet, params.seed))
+    write_tensors(Path("data/starting_weights.safetensors"), weights)
     unlabelled, (labelled, _) = open_tensors(UNLABELLED)[0]["images"], open_tensors(LABELLED)
     print(
         f"{len(unlabelled)} unlabelled images; {len(labelled['train_images'])} training and "

@@ -18,7 +18,7 @@ from stages.io.metadata import FORMAT
 from stages.io.tensors import read_tensors
 from stages.io.writing import write_bytes
 from stages.runtime.params import PixelRange, StageParams
-from stages.simclr.encoder import Encoder
+from stages.simclr.encoder import load_encoder
 
 OPSET = 18  # the first with antialiasing in Resize
 
@@ -28,10 +28,8 @@ class Params(StageParams):
 
 
 def main(params: Params) -> None:
-    state, encoder = read_tensors(Path("models/simclr.safetensors"))
+    network, encoder = load_encoder(Path("models/simclr.safetensors"))
     parameters, classifier = read_tensors(Path("models/classifier.safetensors"))
-    network = Encoder(encoder["backbone"], encoder["stem"])
-    network.load_state_dict(state)
     network.set_3x3_convolutions(nn.Conv2d)
     side = encoder["image_size"]
     metadata = {

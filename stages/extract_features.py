@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,11 @@ from stages.features.extraction import extract
 from stages.features.maps import tsne
 from stages.features.params import ExtractParams as Params
 from stages.features.pixels import pixel_components
-from stages.io.tensors import Rows, Stream, open_tensors, read_tensors, write_tensors
+from stages.io.tensors import Rows, Stream, open_tensors, write_tensors
 from stages.io.writing import require_room, write_table
 from stages.runtime.errors import UserError
 from stages.simclr.distributed import processes, rank
-from stages.simclr.encoder import Encoder
+from stages.simclr.encoder import Encoder, load_encoder
 
 SPLITS = ("train", "test")
 FEATURES_FILE = Path("data/features.safetensors")
@@ -84,13 +83,6 @@ def finite(encoder: str, features: Iterable[Tensor]) -> Iterator[Tensor]:
         if not bool(chunk.isfinite().all()):
             raise UserError(f"features of the encoder {encoder} are not finite; {advice}")
         yield chunk
-
-
-def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    state, metadata = read_tensors(path)
-    encoder = Encoder(metadata["backbone"], metadata["stem"])
-    encoder.load_state_dict(state)
-    return encoder, metadata
 
 
 def map_table(

@@ -1,7 +1,7 @@
 """Stage `fit-logreg`: logistic regression on the frozen features of every encoder.
 
 For the first classes, all classes and superclasses; for all classes also with few labels, drawn several times. C is
-chosen by cross-validation on the training images; test images are never used for selection. dvc.yaml describes the
+chosen on training images that are left out of the fit; test images are never used for selection. dvc.yaml describes the
 outputs. models/classifier.safetensors is the probe of all classes on SimCLR's features: scores are weight @ h + bias.
 """
 

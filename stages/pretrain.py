@@ -35,17 +35,17 @@ SHOWN_IMAGES = 8
 
 def main(params: Params) -> None:
     prepare_torch()
+    stage = read_pipeline()["pretrain"]
+    inputs = fingerprints(stage)
     with processes() as device:
-        stage = read_pipeline()["pretrain"]
-        inputs = fingerprints(stage) | {"torch": torch.__version__, "device": device.type}
+        inputs |= {"torch": torch.__version__, "device": device.type, "processes": str(world_size())}
         must_agree(inputs)
         if params.batch_size % world_size():
             raise UserError(
                 f"params.yaml: batch_size = {params.batch_size}: is not divisible by the {world_size()} processes"
             )
-        run = inputs | {"processes": str(world_size())}
         # Checked here, too, because a run whose inputs changed must keep its checkpoint.
-        with resumable(run) as checkpoint, inputs_must_not_change("pretrain", stage):
+        with resumable(inputs) as checkpoint, inputs_must_not_change("pretrain", stage):
             pretrain(params, device, checkpoint)
 
 
@@ -78,11 +78,12 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
         "features": model.encoder.features,
         **origin,
     }
-    # Two encoders and their copies in DVC's cache; two checkpoints (one replaces the other) of three times the weights.
-    size = sum(tensor.nbytes for tensor in model.encoder.state_dict().values())
+    # Two encoders and their copies in DVC's cache; two checkpoints (one replaces the other) of three times the weights
+    # of the encoder and the projection head.
+    size, with_head = (sum(each.nbytes for each in part.state_dict().values()) for part in (model.encoder, model))
     if first:
         for place in (Path("models"), checkpoint.path):
-            require_room(place, 10 * size)
+            require_room(place, 4 * size + 6 * with_head)
         write_tensors(Path("models/initial.safetensors"), model.encoder.state_dict(), metadata)
     model.to(device)
     synchronise_batch_norm(model)
@@ -107,7 +108,7 @@ def pretrain(params: Params, device: torch.device, checkpoint: Checkpoint) -> No
             scored = evaluate(model, images, held_out_batches, view, fixed_rng(), params.temperature)
             if problem := find_problem(steps, scored, images, held_out[: params.batch_size]):
                 checkpoint.wait()
-                kept = f"; the checkpoint of epoch {checkpoint.epochs} is kept" if checkpoint.epochs else ""
+                kept = f"; the checkpoint of epoch {checkpoint.epochs} is kept" if first and checkpoint.epochs else ""
                 raise UserError(f"epoch {epoch}, {problem}{kept}")
             fitted, lr = mean_of(steps), float(schedule.get_last_lr()[0])
             history.append({"epoch": epoch, "lr": lr, "train": fitted, "heldout": scored})

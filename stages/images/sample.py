@@ -1,14 +1,14 @@
-"""The embedded sample: a generated miniature of the job, for trying the pipeline without a download.
+"""The embedded sample: small generated images, for trying the pipeline without a download.
 
-An image is a blotchy texture in three inks, a light, a dark and a middle one, a third of the area each. Its class is
-the hue of the light ink and the hue of the dark one: 10 times 10 are the 100 fine classes. The middle ink has the
-opposite of their colours, so that the colours of every class add up to gray, at every pixel: a linear probe of pixels,
-which sees little but means, finds little. What tells is which colour is light and which is dark, a product.
+An image is a blotchy texture in three inks: a light, a dark and a middle one, each on a third of the area. The hues of
+the light and of the dark ink define its class: 10 times 10 are the 100 fine classes. The middle ink has the opposite of
+their colours, so the mean colour of every class is gray at every pixel. A linear probe of raw pixels sees little more
+than mean colours, so it finds little: the class depends on which colour is light and which is dark.
 A superclass is the hue by which the light ink differs from the dark one, and whether by little or by much.
-Place, size and form of the blotches, saturation, brightness, contrast and noise vary freely.
+Position, size and shape of the blotches, saturation, brightness, contrast and noise do not depend on the class.
 
-A random crop keeps the inks (nearly every part of an image shows all three), and the colour distortion changes the same
-things that vary here, which is why SimCLR can learn something on it: the sample was made for that. Its settings were
+SimCLR can learn something here because the sample was made for that: a random crop keeps the inks (nearly every part of
+an image shows all three), and the colour distortion changes mainly what varies within a class. The settings were
 chosen on seeds 3 and 4, never on the default one.
 """
 
@@ -46,10 +46,10 @@ def dark_of(fine: Tensor) -> Tensor:
 
 
 def superclass_of(fine: Tensor) -> Tensor:
-    """The hue by which the light ink differs from the dark one, to half a step, and 10 more where it is by much.
+    """The hue by which the light ink differs from the dark one; 10 more if they are 3 to 7 steps apart.
 
-    It is a quarter of the circle after the hue halfway on the way up from the dark one to the light one, also where
-    both are the same and nothing differs. Five classes in each.
+    On the circle of hues, the difference of two points has the direction of their middle plus a quarter of the circle.
+    For two equal hues it is computed in the same way. Each superclass has five classes.
     """
     way = (light_of(fine) - dark_of(fine)) % len(HUES)
     halfway = (2 * light_of(fine) - way) % (2 * len(HUES)) // 2

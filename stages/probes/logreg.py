@@ -27,9 +27,10 @@ warnings.filterwarnings("ignore", message="The number of unique classes")
 
 
 def tolerance(C: float) -> float:
-    """A fit ends when the gradient of the mean loss is below this bound; no validation loss is off by more than 0.001.
+    """A fit ends when no component of the gradient of the mean loss exceeds this bound.
 
-    It falls with C, because the optimum is flatter: the same gradient occurs farther away from it.
+    It falls with C, because the optimum is flatter: the same gradient occurs farther away from it. `python -m
+    benchmarks.logreg` measures how far the losses are from those of the optimum.
     """
     return min(2e-4, 1.5e-5 / C**0.5)
 
@@ -63,7 +64,7 @@ class Scaling:
 
 
 def newton(C: float, max_iter: int) -> LogisticRegression:
-    """Newton's method has no state except the weights, so a warm start continues a fit exactly."""
+    """Newton's method keeps only the weights from one iteration to the next, so a warm start continues a fit."""
     return LogisticRegression(C=C, tol=tolerance(C), max_iter=max_iter, solver="newton-cg", warm_start=True)
 
 
@@ -138,7 +139,7 @@ def validation_losses(
     """The mean cross entropy (nats) over the validation images of all folds, by C in ascending order.
 
     Also returns whether all fits have converged. The loss is used instead of the accuracy, which has ties. The features
-    are scaled by all of `train`, as for the final fit.
+    are scaled by all of `train`.
     """
     x = Scaling(train.x)(train.x)
     folds = validation_folds(train.y, seed)
@@ -175,8 +176,8 @@ def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndar
     """For each fold, the indices of the images to fit and of those to validate on.
 
     Five stratified folds, or fewer if a class has fewer images, so that every part has every class (each class needs
-    two images). If there are many images, only the folds that are needed to validate on 2,000: several folds reduce the
-    spread over splits, which is small for so many images (one split of 100 images: 2.3 points of accuracy).
+    two images). If there are many images, only as many folds as are needed to validate on 2,000: more folds reduce the
+    spread between splits, which is small already (with 100 validation images it is 2.3 points of accuracy).
     """
     count = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
     folds = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
@@ -195,8 +196,7 @@ def fit_few_labels(
 ) -> list[LogisticProbe]:
     """A probe for each of several draws of the same number of training images.
 
-    C is chosen on the first draw and kept for the others: the best C depends more on the number of images than on the
-    draw, and choosing takes many times as long as fitting.
+    C is chosen on the first draw and kept for the others, because choosing takes many times as long as fitting.
     """
     first = ChosenC(C, max_iter, seed, choice_images, on_fit=on_fit).fit(draws[0].x, draws[0].y)
     return [first, *(LogisticProbe(first.C, max_iter).fit(train.x, train.y) for train in draws[1:])]

@@ -14,7 +14,7 @@ DISTANCE_MEMORY = 256  # MB; scikit-learn's default of 1024 applies to each of t
 
 
 class Neighbours:
-    """The nearest training images by cosine similarity vote, each with weight exp(cosine / 0.07)."""
+    """The training images with the highest cosine similarity vote, each with weight exp(cosine / 0.07)."""
 
     def __init__(self, neighbours: int) -> None:
         self.neighbours = neighbours

@@ -42,7 +42,7 @@ def _groups(
         return fine_names
     if coarse_names != fine_names and len(coarse_names) <= MAX_GROUPS:
         superclass = dict(zip(fine.tolist(), coarse.tolist(), strict=True))
-        return [coarse_names[superclass.get(label, 0)] for label in range(len(fine_names))]
+        return [coarse_names[superclass[label]] for label in range(len(fine_names))]
     accuracy = pd.Series(predicted == fine).groupby(fine).mean().sort_values(kind="stable")
     worst = set(accuracy.index[: MAX_GROUPS - 1])
     return [name if label in worst else "all others" for label, name in enumerate(fine_names)]

@@ -49,10 +49,10 @@ class Split:
         return Split(self.x[rows], self.y[rows])
 
     def at_most(self, images: int, seed: int) -> "Split":
-        """About `images` random images, the same number of each class (at least two); all if there are fewer."""
+        """About `images` random images, the same fraction of each class (at least two); all if there are fewer."""
         if len(self.y) <= images:
             return self
-        per_class = max(2, images // self.classes)
+        per_class = np.maximum(2, np.bincount(self.y) * images // len(self.y))
         return self.subset(draw_labels(self.y, per_class, [seed]))
 
 
@@ -68,7 +68,8 @@ class Curve:
             self.rows.append({"step": step, "split": name, **scores(class_scores(probe, split.x), split.y)})
 
 
-def draw_labels(y: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:
-    """Indices of `per_class` random images of each class: (N,) class numbers -> (K * per_class,)."""
+def draw_labels(y: np.ndarray, per_class: int | np.ndarray, seed: list[int]) -> np.ndarray:
+    """Indices of random images of each class. y: (N,) class numbers; per_class: one number, or one per class (K,)."""
     order = np.random.default_rng(seed).permutation(len(y))
-    return np.concatenate([order[y[order] == label][:per_class] for label in np.unique(y)])
+    counts = np.broadcast_to(per_class, y.max() + 1)
+    return np.concatenate([order[y[order] == label][: counts[label]] for label in np.unique(y)])

@@ -80,7 +80,7 @@ def conclusion(scores: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFra
         start = f"These test images show no significant difference between SimCLR's features and {best}: with all"
     else:
         count = _sufficient_labels(efficiency, accuracy, control)
-        few = f"With {count} labelled images per class, SimCLR's features match {best} with all labelled images. "
+        few = f"With {count} labelled images per class, SimCLR's features are as good as {best} with all of them. "
         start = f"{few if count else ''}With all"
     return f"{start} {labels} labelled images, {result}"
 

@@ -46,7 +46,6 @@ def environment_variables(params: dict[str, Any], compatible: bool) -> dict[str,
     found = dict.fromkeys(THREAD_VARIABLES, str(params.get("threads", 2)))
     found["MKL_DYNAMIC"] = "FALSE"  # use this number of threads even with fewer cores
     found["GOMP_SPINCOUNT"] = "1000"  # does not change results; twice as fast when other processes use the cores
-    found["SCIPY_ARRAY_API"] = "1"  # for scikit-learn's logistic regression on a GPU
     found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic products on a GPU
     if params.get("same_bytes", True) and has_avx2():
         found |= SAME_KERNELS | {"MKL_CBWR": "COMPATIBLE" if compatible else "AVX2,STRICT"}

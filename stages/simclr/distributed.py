@@ -58,9 +58,9 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def shard(x: Tensor, dim: int = 0) -> Tensor:
+def shard(x: Tensor) -> Tensor:
     """This process's part of `x`, which is divided into equal parts."""
-    return x.chunk(world_size(), dim)[rank()]
+    return x.chunk(world_size())[rank()]
 
 
 def all_gather(x: Tensor) -> Tensor:

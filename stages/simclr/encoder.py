@@ -12,12 +12,16 @@ feature extraction cannot differ. As in the reference experiment, no mean and st
 """
 
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from stages.io.tensors import read_tensors
 
 BACKBONES = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -95,3 +99,11 @@ class Encoder(ResNet):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) pixels 0..255 -> h (B, D)."""
         return super().forward(x / 255)
+
+
+def load_encoder(file: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder in a file that `pretrain` has written, and the file's metadata."""
+    state, metadata = read_tensors(file)
+    encoder = Encoder(metadata["backbone"], metadata["stem"])
+    encoder.load_state_dict(state)
+    return encoder, metadata

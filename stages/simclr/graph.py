@@ -26,7 +26,7 @@ def graphed_on_gpu(step: TrainingStep) -> Callable[[Tensor], Metrics]:
 
 
 class GraphedStep:
-    """Gives the same bytes as the step itself: the first calls run it, then it is recorded and replayed.
+    """Gives the bytes of the step with a learning rate in float32: the first calls run it, then it is replayed.
 
     All calls need images of the same shape. The step's generator may be seeded again between calls. Its optimizer must
     be a fused one with a single group of parameters, whose learning rate may change.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def cosine_similarities(z: Tensor) -> Tensor:
-    """(V, P) -> (V, V): cosine of every pair of rows, at least in float32, even under autocast."""
+    """(V, P) -> (V, V): cosine of every pair of rows, at least in float32. Call it outside of autocast."""
     z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
     return z @ z.T
 

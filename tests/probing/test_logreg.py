@@ -175,6 +175,8 @@ def test_c_is_chosen_on_at_most_choice_images_and_the_final_fit_uses_all() -> No
     few = noisy.at_most(80, seed=0)
     assert np.bincount(few.y).tolist() == [20] * 4
     assert noisy.at_most(400, seed=0) is noisy
+    unequal = Split(np.zeros((400, 1), np.float32), np.repeat([0, 1, 2], [300, 98, 2]))
+    assert np.bincount(unequal.at_most(40, seed=0).y).tolist() == [30, 9, 2]
     probe = chosen(noisy, GRID, choice_images=80)
     assert probe.validation == validation_losses(few, GRID, 100, seed=0)[0]
     whole = LogisticProbe(probe.C, 100).fit(noisy.x, noisy.y)

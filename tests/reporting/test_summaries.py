@@ -130,7 +130,7 @@ def test_the_conclusion_names_the_best_control_and_the_number_of_labels_that_mat
         "With all 250 labelled images, logistic regression classifies 70.0 % of the test images correctly with "
         "SimCLR's features and 50.0 % with raw pixels: +20.0 points (95 % interval +15.0 to +25.0)."
     )
-    few = "With 20 labelled images per class, SimCLR's features match raw pixels with all labelled images. "
+    few = "With 20 labelled images per class, SimCLR's features are as good as raw pixels with all of them. "
     assert concluded(0.7, 0.15, 0.25, with_twenty=0.5) == few + whole
     assert concluded(0.7, 0.15, 0.25, with_twenty=0.49) == whole
     assert concluded(0.7, 0.15, 0.25, with_twenty=0.5, pixels_with_twenty=0.5) == whole  # pixels need only 20, too
