@@ -215,7 +215,7 @@ def choice_of_C() -> Figures:
                 use_legacy_attributes=False,
                 n_jobs=-1,
             )
-            losses["stock"] = list(-search.fit(scaled, train.y).scores_.mean(0))
+            losses["stock"] = list(-search.fit(scaled, train.y).scores_.mean(0).ravel())
 
     def ours() -> None:
         with threadpool_limits(1), ThreadPoolExecutor() as threads:
