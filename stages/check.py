@@ -73,7 +73,7 @@ def memory_needed(params: Params) -> int:
 
 
 def batch_too_large(params: Params, images: int) -> str:
-    """One line, with the command for the largest batch that so many unlabelled images allow."""
+    """One line, with the command for the largest batch that this number of unlabelled images allows."""
     largest = images // 2 // params.processes * params.processes
     batches = "two batches (one for training, one held out)"
     few = f"batch_size = {params.batch_size}: {images} unlabelled images do not fill {batches}"

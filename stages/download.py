@@ -78,7 +78,7 @@ def starting_weights(backbone: str, imagenet: Path | None, seed: int) -> dict[st
 
 
 def write_dataset(dataset: Dataset, data: str) -> None:
-    """Writes the images as they come, in the order in which they come. data: where they are from, for the metadata."""
+    """Writes the images in the order of the streams. data: the name of their source, for the metadata."""
     train, test = dataset.train, dataset.test
     digests = {part: array("Q") for part in ("unlabelled", "train", "test")}
     unlabelled = with_digests(dataset.unlabelled or train.images, digests["unlabelled"])

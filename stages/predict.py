@@ -1,7 +1,8 @@
 """Classifies pictures with the exported model: `python -m stages predict FILES-OR-FOLDERS...`, `--help` for the rest.
 
-Pictures are read as `data: folder` reads them. One that cannot be read is named on the standard error, the others go
-on, and the exit status is 1. Only `--neighbours` needs more than the model: the labelled images of this repository.
+Pictures are read like those of `data: folder`. The name of an unreadable one is printed to the standard error, the
+others are classified, and the exit status is 1. Only `--neighbours` needs more than the model: the labelled images of
+this repository.
 """
 
 import argparse
@@ -27,27 +28,27 @@ from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar
 
 LABELLED, FEATURES = Path("data/labelled.safetensors"), Path("data/features.safetensors")
-CHUNK = 256  # pictures that are read at once, and that the model gets at once
-SHOWN, NEIGHBOURS = 12, 6  # pictures, and neighbours of each
+CHUNK = 256  # pictures per batch
+SHOWN, NEIGHBOURS = 12, 6  # pictures, and neighbours per picture
 
 
 class Model:
-    """The file of the stage `export`. Raises UserError where it is missing, broken or of another version."""
+    """The file of the stage `export`. Raises UserError if it is missing, broken or of another version."""
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
-            raise UserError(f"{file}: not found; `dvc repro` makes it, or name another by --model")
+            raise UserError(f"{file}: not found; `dvc repro` creates it; or set another one with --model")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # the error below is enough
         try:
             self.session = onnxruntime.InferenceSession(file, options)
             metadata = json.loads(self.session.get_modelmeta().custom_metadata_map.get("notes", "{}"))
-        except Exception as error:  # onnxruntime has many of its own
+        except Exception as error:  # onnxruntime raises errors of many types
             raise UserError(
                 f"{file}: cannot be read as ONNX ({one_line(error)}); `dvc repro` or `dvc checkout` restores it"
             ) from error
         if (found := metadata.get("format")) != FORMAT:
-            raise UserError(f"{file}: has the format {found}, not {FORMAT}; `dvc repro` makes it anew")
+            raise UserError(f"{file}: has the format {found}, not {FORMAT}; `dvc repro` creates it again")
         self.side: int = metadata["image_size"]
         self.pixel_range: list[float] | None = metadata["pixel_range"]
         self.classes: list[str] = metadata["classes"]
@@ -105,10 +106,10 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     description = "Classifies pictures with the exported model."
     parser = argparse.ArgumentParser(prog="python -m stages predict", description=description)
-    parser.add_argument("pictures", nargs="+", type=Path, help="files, or folders with files, however deep")
+    parser.add_argument("pictures", nargs="+", type=Path, help="files, or folders, with their subfolders")
     parser.add_argument("--model", type=Path, default="models/simclr.onnx", help="default: %(default)s")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="a line for each of the K best classes")
-    parser.add_argument("--csv", action="store_true", help="a table for machines")
+    parser.add_argument("--csv", action="store_true", help="print a CSV table")
     parser.add_argument("--embed", type=Path, metavar="FILE.npz", help="write arrays: files, features")
     parser.add_argument("--neighbours", type=Path, metavar="FILE.png", help="draw the nearest labelled images")
     arguments = parser.parse_args()
@@ -127,7 +128,7 @@ def listed(given: Path) -> list[Path]:
     if others:
         print(f"{shortened(str(given))}: {in_words(others)}", file=sys.stderr)
     if not files:
-        raise UserError(f"{shortened(str(given))}: holds no image")
+        raise UserError(f"{shortened(str(given))}: contains no image")
     return files
 
 
@@ -155,9 +156,9 @@ def csv_lines(table: pd.DataFrame) -> str:
 
 
 def draw_nearest(path: Path, model: Model, images: np.ndarray) -> None:
-    """Draws pictures (N, S, S, 3), and beside each the training images whose features are nearest (cosine).
+    """Draws pictures (N, S, S, 3), and next to each the training images whose features are nearest (cosine).
 
-    Raises UserError if the stored features of the nearest images are not those that the model gives: they are of
+    Raises UserError if the stored features of the nearest images differ from those of the model: then they are of
     another model or of other images.
     """
     features, probabilities = model(images)
@@ -174,7 +175,7 @@ def draw_nearest(path: Path, model: Model, images: np.ndarray) -> None:
     if not belong_together:
         raise UserError(
             f"{FEATURES}: its features are not those of the model for the images in {LABELLED}; "
-            "`dvc repro` makes all of them anew, and the model is then models/simclr.onnx"
+            "`dvc repro` creates all of them again; the model is then models/simclr.onnx"
         )
     table = pd.DataFrame(
         {

@@ -55,7 +55,7 @@ def test_text_and_csv_agree_and_an_unreadable_picture_is_reported_without_stoppi
     assert run(monkeypatch, "pictures") == "1 of 6 pictures could not be read"
     text, problems = capsys.readouterr()
     left_out, broken = problems.splitlines()[:2]
-    assert left_out == "pictures: 1 left out, without the ending of an image that can be read: 1 .txt"
+    assert left_out == "pictures: 1 left out because of the ending: 1 .txt"
     assert broken.startswith("pictures/broken.jpg: cannot be read as an image (")
     assert len(text.splitlines()) == 5
     run(monkeypatch, "--csv", "pictures")
@@ -112,10 +112,10 @@ def wrong_format() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--model", "nowhere.onnx", "pictures"), "nowhere.onnx: not found; `dvc repro` makes it, or name another"),
+        (("--model", "nowhere.onnx", "pictures"), "nowhere.onnx: not found; `dvc repro` creates it"),
         (("--model", "pictures/gray.png", "pictures"), "pictures/gray.png: cannot be read as ONNX ("),
         (("--model", "x.onnx", "pictures"), f"x.onnx: has the format simclr-dvc 1, not {FORMAT}; "),
-        (("empty",), "empty: holds no image"),
+        (("empty",), "empty: contains no image"),
         (("nowhere.png",), "1 of 1 pictures could not be read"),
         (("odd",), "2 of 2 pictures could not be read"),
         (("--neighbours", "near.png", "pictures"), "data/labelled.safetensors: cannot be read as safetensors ("),

@@ -1,7 +1,7 @@
 """The official archives of CIFAR and of ImageNet's weights: where they are, and how to get a verified copy.
 
-Downloads stay in the user's cache folder (`~/.cache/simclr-dvc`, or below $XDG_CACHE_HOME), where DVC, which deletes
-a stage's outputs before it runs, leaves them alone.
+Downloads are kept in the user's cache folder (`~/.cache/simclr-dvc`, or below $XDG_CACHE_HOME) and not in the stage's
+outputs, which DVC deletes before it runs the stage.
 """
 
 import ftplib
@@ -47,8 +47,8 @@ IMAGENET = {
 def fetch(archive: Archive, mirror: str | None) -> Path:
     """A local file with the archive's checksum: from the mirror (a folder or a URL), the cache or the official site.
 
-    A download goes to a temporary name, is verified, and only then gets its own name; it is tried several times.
-    Raises UserError that names the file, what was expected and what to do.
+    A download has a temporary name until it is verified. It is tried several times. Raises UserError with the name of
+    the file, what was expected and what to do.
     """
     if mirror is not None and "://" not in mirror:
         shown = f"{shortened(str(Path(mirror)))}/{archive.name}"
@@ -59,7 +59,7 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
                     f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is"
                 )
             found = _sha256(path)
-        except (OSError, RuntimeError) as error:  # a name longer than the system allows; ~ of a user there isn't
+        except (OSError, RuntimeError) as error:  # a name that is too long; ~ of an unknown user
             raise UserError(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is") from error
         if not found.startswith(archive.sha256):
             raise UserError(

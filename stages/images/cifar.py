@@ -1,7 +1,7 @@
 """The real data: CIFAR-10 for pretraining, CIFAR-100 for the probes, read from the official archives.
 
-The archives hold pickles, which can run code when they are read. `archives.fetch` has verified the checksum of an
-archive, and the unpickler here makes arrays and plain values and nothing else. No member is written to disk.
+The archives contain pickles, which can run code when they are read. `archives.fetch` has verified their checksums, and
+the unpickler here only creates arrays and plain values. No member is written to disk.
 """
 
 import pickle
@@ -29,7 +29,7 @@ SIDE = 32  # pixels of the archives' images
 def load_cifar(cifar10: Path, cifar100: Path, side: int) -> Dataset:
     """Reads both archives: 50,000 unlabelled images, 50,000 and 10,000 labelled ones, scaled to `side` pixels.
 
-    Raises UserError where an archive holds something else.
+    Raises UserError if an archive has other content.
     """
     with _opened(cifar10) as tar:
         unlabelled = np.concatenate([_planes(_unpickled(tar, member)) for member in CIFAR10_TRAIN])
@@ -44,9 +44,9 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             yield tar
-    except Exception as error:  # what gzip, tar, pickle or NumPy raise at a file of another kind
+    except Exception as error:  # of gzip, tar, pickle or NumPy, for a file of another kind
         raise UserError(
-            f"{shortened(str(archive))}: is not the archive it should be ({one_line(error)}); get it again"
+            f"{shortened(str(archive))}: is not the expected archive ({one_line(error)}); get it again"
         ) from error
 
 
@@ -61,7 +61,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.KNOWN:
-            raise pickle.UnpicklingError(f"names {module}.{name}, which is no part of an array")
+            raise pickle.UnpicklingError(f"names {module}.{name}, which is not part of an array")
         return super().find_class(module, name)
 
 
@@ -70,7 +70,7 @@ def _unpickled(tar: tarfile.TarFile, member: str) -> dict[bytes, Any]:
 
 
 def _planes(batch: dict[bytes, Any]) -> np.ndarray:
-    """(N, 3, 32, 32) uint8: in a row, one colour plane comes after the other."""
+    """(N, 3, 32, 32) uint8: each row has the three colour planes one after the other."""
     return batch[b"data"].reshape(-1, 3, SIDE, SIDE)
 
 

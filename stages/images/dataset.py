@@ -1,4 +1,4 @@
-"""What every source of images (`sample`, `cifar`, `folder`) delivers.
+"""What every source of images (`sample`, `cifar`, `folder`) returns.
 
 Shapes: N images of S x S pixels, S the parameter `image_size`.
 """
@@ -25,7 +25,7 @@ def image_stream(count: int, side: int, chunks: Iterable[Tensor]) -> Stream:
 
 
 def chunks_of(count: int, side: int) -> Iterator[slice]:
-    """Slices of `count` images, each of as many as one chunk of a stream should have."""
+    """Slices that divide `count` images into chunks of at most `PIXELS` pixels."""
     size = max(1, PIXELS // side**2)
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
@@ -39,19 +39,19 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The streams are to be read in this order, each once."""
+    """The streams must be read in this order, each once."""
 
     unlabelled: Stream | None  # (N, S, S, 3) uint8, for pretraining; None: the training images
     train: Labelled  # for the probes
     test: Labelled
     fine_names: list[str]
-    coarse_names: list[str]  # the superclasses; the fine names where there are none
+    coarse_names: list[str]  # the superclasses; without superclasses, the fine names
 
 
 def with_digests(images: Stream, digests: array) -> Stream:
-    """The same stream, which appends a hash of 64 bits of each image as it is read.
+    """The same stream; reading it appends a hash of 64 bits of each image to `digests`.
 
-    Of ten million images, two different ones have the same with a probability of 3e-6.
+    Among ten million images, the probability that two different ones have the same hash is 3e-6.
     """
 
     def chunks() -> Iterator[Tensor]:
@@ -64,7 +64,7 @@ def with_digests(images: Stream, digests: array) -> Stream:
 
 
 def seen_before(test: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Which test images are training images, too, or earlier test images, by their digests: (N,), (M,) -> (N,)."""
+    """Which test images are also training images or earlier test images, by digests: (N,), (M,) -> (N,) bool."""
     return pd.Series(test).duplicated().to_numpy() | np.isin(test, train)
 
 

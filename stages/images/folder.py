@@ -1,4 +1,4 @@
-"""Custom images from a folder (`listing.py` finds them): each is cut to the square in its middle and scaled.
+"""Custom images from a folder (`listing.py` finds them): each is cropped to its central square and scaled.
 
 Classes are numbered in the order of their names; without superclasses, the coarse labels are the fine ones. Without
 `unlabeled/`, pretraining uses the images of `train/` and ignores their labels.
@@ -26,20 +26,20 @@ from stages.runtime.errors import UserError, one_line, shortened
 from stages.runtime.progress import progress_bar
 
 MAX_LISTED_ERRORS = 10
-MOST_PIXELS = 250 * 10**6  # of an image; cameras of 2026 have up to 200 million. An RGB image of so many takes 1 GB
-MANY_PIXELS = 25 * 10**6  # images of more are decoded one at a time, so that memory does not grow with the threads
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least so many times the wanted side: 3 to 13
-# times as fast at 8 megapixels. On enlarged photographs of CIFAR no pixel differed by more than 2 of 255. Where a size
-# does not divide, the middle is off by at most an eighth of a pixel.
+MOST_PIXELS = 250 * 10**6  # per image; cameras of 2026 have up to 200 million. Decoding such an RGB image takes 1 GB
+MANY_PIXELS = 25 * 10**6  # larger images are decoded one at a time, so that memory does not grow with the threads
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least this many times the wanted side: 3 to 13 times as
+# fast at 8 megapixels. On enlarged photographs of CIFAR no pixel differed by more than 2 of 255. If a size is not
+# divisible, the centre is off by at most an eighth of a pixel.
 ENOUGH = 4
 
-Range = list[float]  # what is black and what is white
+Range = list[float]  # the values of black and white
 SIXTEEN_BITS = [0, 65535]
 SRGB = ImageCms.createProfile("sRGB")
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # editors write long histories and large colour profiles
-# A PostScript file is a program, and Pillow would let Ghostscript run it, also one inside another image file.
+# A PostScript file is a program. Pillow would let Ghostscript run it, even one inside another image file.
 EpsImagePlugin.gs_binary = False
 # Our one-line error replaces what Pillow logs about a broken file.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -48,10 +48,10 @@ large_image = Lock()
 
 
 class NoRangeError(ValueError):
-    """An image of more than 8 bits, whose values mean nothing without the range that the whole set uses."""
+    """An image has more than 8 bits, but `pixel_range` is not set. low, high: the range of its own values."""
 
     def __init__(self, low: float, high: float) -> None:
-        super().__init__("has more than 8 bits, and there is no pixel_range")
+        super().__init__("has more than 8 bits, but pixel_range is not set")
         self.low, self.high = low, high
 
 
@@ -59,7 +59,7 @@ def load_folder(root: Path, side: int, pixel_range: Range | None) -> Dataset:
     """All images below `root`, scaled to `side` pixels.
 
     pixel_range: the values of black and white in images with more than 8 bits; None: no image has more.
-    Raises UserError, which names what is missing or, when the images are read, which of them cannot be read.
+    Raises UserError with the name of what is missing, or, while the images are read, with the names of unreadable ones.
     """
     listing = list_folder(root)
     classes = list(listing.train)
@@ -86,7 +86,7 @@ def pillow_warnings() -> Iterator[None]:
 
 
 def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[Tensor]:
-    """Chunks of images. Raises UserError after the last one if any file cannot be read, naming the first few."""
+    """Chunks of images. Raises UserError after the last one, with some names, if any file cannot be read."""
     unreadable: list[str] = []
     without_range: list[NoRangeError] = []
 
@@ -123,9 +123,9 @@ def _read(files: list[Path], side: int, pixel_range: Range | None) -> Iterator[T
 
 
 def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.ndarray:
-    """One image, of several pages or frames the first: (S, S, 3) uint8 in sRGB, upright, its middle cut and scaled.
+    """The central square of an image (of its first page or frame), upright and scaled: (S, S, 3) uint8 in sRGB.
 
-    Raises NoRangeError, or what Pillow raises, where it cannot be read.
+    Raises NoRangeError, or what Pillow raises, if it cannot be read.
     """
     if not file.is_file():
         raise ValueError("is not a file")  # reading a named pipe would wait for ever
@@ -147,20 +147,20 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
         image.load()
         with suppress(Exception):  # with damaged EXIF data, the pixels are still good
             ImageOps.exif_transpose(image, in_place=True)
-        # Cut first: Pillow's own `ImageOps.fit` lets what is cut off shine through at the edges.
+        # Cropped before scaling: with Pillow's `ImageOps.fit`, pixels outside of the square affect its edges.
         shorter = min(image.size)
         left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
         square = _to_8_bits(image.crop((left, top, left + shorter, top + shorter)), pixel_range, unsigned)
-        if square.has_transparency_data:  # Pillow would show the colour that transparency hides
+        if square.has_transparency_data:  # Pillow would show the hidden colours of transparent pixels
             square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
         small = scaled(square if square.mode in ("L", "CMYK") else square.convert("RGB"), side)
         transform = _to_srgb(image.info.get("icc_profile"), small.mode)
         return np.array(ImageCms.applyTransform(small, transform) if transform else small.convert("RGB"))
 
 
-@lru_cache(16)  # making one takes longer than reading a small image
+@lru_cache(16)  # building one takes longer than reading a small image
 def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None if there is no profile, or one that cannot be read or is for images of another mode."""
+    """None if there is no profile, or if it cannot be read or is for images of another mode."""
     try:
         return ImageCms.buildTransform(io.BytesIO(profile), SRGB, mode, "RGB") if profile else None
     except ImageCms.PyCMSError:
@@ -168,7 +168,7 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
 
 
 def _of_16_bits_a_colour(image: Image.Image) -> bool:
-    """Whether Pillow reads only 8 of the 16 bits of several channels."""
+    """Whether the image has several channels of 16 bits, of which Pillow reads only 8."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
         return len(bits) > 1 and max(bits) > 8
@@ -191,7 +191,7 @@ def _to_8_bits(image: Image.Image, pixel_range: Range | None, unsigned: bool) ->
         raise NoRangeError(float(values.min()), float(values.max()))
     low, high = pixel_range
 
-    def shown(row: np.ndarray) -> np.ndarray:  # one at a time, because float64 takes four times as much memory
+    def shown(row: np.ndarray) -> np.ndarray:  # row by row, because float64 takes four times as much memory
         return (255 * ((row.astype(np.float64) - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
 
     return Image.fromarray(np.stack([shown(row) for row in values]))

@@ -1,9 +1,9 @@
-"""The images of a custom folder and their classes, by names alone: `train/<class>/**/*`, `test/<class>/**/*` and, if
-there is one, `unlabeled/**/*`.
+"""The images and classes of a custom folder, from the names of files: `train/<class>/**/*`, `test/<class>/**/*` and,
+optionally, `unlabeled/**/*`.
 
-An image is a file with an image's ending. Hidden files are skipped; others are left out and counted. A class is a
-folder with all folders in it; its name is stripped and in Unicode's composed form (NFC), in which one name is one text.
-`superclasses.csv`, if there is one, groups the classes: a row per class with its name and its superclass.
+A file is an image if its name ends like one. Hidden files are ignored; other files are left out and counted. A class is
+a folder with its subfolders. Its name is stripped and in Unicode's composed form (NFC), so that equal names are equal
+strings. An optional `superclasses.csv` groups the classes: a row per class with its name and its superclass.
 """
 
 import csv
@@ -28,25 +28,25 @@ ENDINGS = {ending for ending, kind in KINDS.items() if kind in Image.OPEN and ki
 
 @dataclass(frozen=True)
 class Listing:
-    train: dict[str, list[Path]]  # of each class, in the order of the names
-    test: dict[str, list[Path]]  # of the same classes
-    unlabelled: list[Path] | None  # None: there is no unlabeled/
-    superclass_of: dict[str, str]  # of each class, in the order of the names; empty: there is no superclasses.csv
+    train: dict[str, list[Path]]  # by class, in the order of the names
+    test: dict[str, list[Path]]  # the same classes
+    unlabelled: list[Path] | None  # None without unlabeled/
+    superclass_of: dict[str, str]  # by class, in the order of the names; empty without superclasses.csv
     others: Counter[str]  # the number of other files, by ending
 
 
 def list_folder(root: Path) -> Listing:
-    """Raises UserError that names what is missing or cannot be used."""
+    """Raises UserError with the name of what is missing or not allowed."""
     try:
         return _listing(root)
-    except (OSError, ValueError) as error:  # a name that the system does not allow, a folder that must not be read
+    except (OSError, ValueError) as error:  # an invalid name, a folder without permission to read it
         raise UserError(f"{shortened(str(root))}: cannot be read ({one_line(error)})") from error
 
 
 def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
-    """The images in a folder, however deep, in the order of their names, and the endings of other files.
+    """The images in a folder and its subfolders, in the order of their names; the number of other files by ending.
 
-    A link that leads nowhere or to a folder is among the images, so that it is named by whoever opens it.
+    A broken link or a link to a folder counts as an image, so that it is reported when it is opened.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
@@ -62,11 +62,11 @@ def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
 def in_words(endings: Counter[str]) -> str:
     """One line about files that are left out."""
     some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(MAX_LISTED_ENDINGS))
-    return shortened(f"{endings.total()} left out, without the ending of an image that can be read: {some}")
+    return shortened(f"{endings.total()} left out because of the ending: {some}")
 
 
 def has_plain_name(path: Path) -> bool:
-    """Whether it is one line of UTF-8, as tables, messages and DVC need it."""
+    """Whether it is one line of UTF-8, which tables, messages and DVC need."""
     return not any(category(character) in ("Cc", "Cs") for character in str(path))
 
 
@@ -89,7 +89,7 @@ def _entries(root: Path) -> list[os.DirEntry[str]]:
 
 def _listing(root: Path) -> Listing:
     shown = shortened(str(root))
-    layout = f"{shown}: must hold train/<class>/**/* and test/<class>/**/* (and may hold unlabeled/**/*)"
+    layout = f"{shown}: must contain train/<class>/**/* and test/<class>/**/* (optionally unlabeled/**/*)"
     parts = _subfolders(root)
     for part in ("train", "test"):
         if part not in parts:
@@ -121,7 +121,7 @@ def _listing(root: Path) -> Listing:
         others.update(left_out)
         if not images:
             found = f" ({in_words(left_out)})" if left_out else ""
-            raise UserError(f"{shortened(str(folder))}: holds no image{found}; add some or {otherwise}")
+            raise UserError(f"{shortened(str(folder))}: contains no image{found}; add some or {otherwise}")
         for image in images:
             _must_be_file(image)
         return images
@@ -139,7 +139,7 @@ def _listing(root: Path) -> Listing:
 
 
 def _subfolders(root: Path) -> dict[str, Path]:
-    """By the name that the class has."""
+    """The subfolders by class name."""
     found: dict[str, Path] = {}
     for entry in _entries(root):
         path = Path(entry.path)
@@ -164,20 +164,20 @@ def _composed(name: str) -> str:
 
 
 def _must_be_file(path: Path) -> None:
-    """Raises UserError where it is not a file. DVC does not look into a linked folder, so it misses changes there."""
+    """Raises UserError if it is not a file. DVC does not follow a link to a folder, so it would miss changes there."""
     if path.is_file() and has_plain_name(path):
         return
     if path.is_file():
         what, advice = "a file whose name is not one line of UTF-8", "rename it"
     elif path.is_dir():
-        what, advice = "a link to a folder, into which DVC does not look", "put the folder itself there"
+        what, advice = "a link to a folder, which DVC does not follow", "put the folder itself there"
     else:
-        what, advice = "a link that leads nowhere" if path.is_symlink() else "not a file", "mend or remove it"
+        what, advice = "a broken link" if path.is_symlink() else "not a file", "repair or remove it"
     raise UserError(f"{shortened(str(path))}: is {what}; {advice}")
 
 
 def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
-    """The superclass of each class; an empty dictionary where there is no file of them."""
+    """The superclass of each class; empty if there is no superclasses.csv."""
     file = root / "superclasses.csv"
     if not file.exists():
         return {}
@@ -193,12 +193,12 @@ def _superclasses(root: Path, classes: list[str]) -> dict[str, str]:
         raise UserError(f"{shown}: its first line must be: class,superclass")
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(map(_is_class_name, row)):
-            raise UserError(f"{shown}: row {number} must have two names without <, of a class and of its superclass")
+            raise UserError(f"{shown}: row {number} must have two names without <: a class and its superclass")
     found = dict(rows[1:])
     if len(found) < len(rows) - 1:
-        raise UserError(f"{shown}: a class is named twice")
+        raise UserError(f"{shown}: a class occurs twice")
     if missing := [name for name in classes if name not in found]:
-        raise UserError(f"{shown}: names no superclass for: {shortened(', '.join(missing))}")
+        raise UserError(f"{shown}: has no superclass for: {shortened(', '.join(missing))}")
     if len({found[name] for name in classes}) < 2:
-        raise UserError(f"{shown}: must name two superclasses at least")
+        raise UserError(f"{shown}: must have at least two superclasses")
     return {name: found[name] for name in classes}

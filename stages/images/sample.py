@@ -23,15 +23,15 @@ from stages.io.tensors import Stream
 
 IMAGES_PER_CLASS = 50  # for training the probes, and as many for testing them
 PIXELS = 2**20  # drawn at once: 1024 images of 32x32
-WAVES = 24  # a texture is the sum of so many plane waves
-WAVE_NUMBERS = (0.45, 0.8)  # radians a pixel of 32x32: blotches are four to seven pixels wide
-EDGE = 6.0  # how sharp the edges of the blotches are
-THIRD = 0.455  # with such edges, of a field that is about normal, a third is light and a third is dark
+WAVES = 24  # number of plane waves whose sum is a texture
+WAVE_NUMBERS = (0.45, 0.8)  # radians per pixel at 32x32: blotches are four to seven pixels wide
+EDGE = 6.0  # sharpness of the blotches' edges
+THIRD = 0.455  # above this value the texture is light, below its negative dark: a third of the area each
 
 # A tenth of the circle apart, from 0.
 HUES = ("red", "orange", "lime", "green", "mint", "cyan", "azure", "indigo", "purple", "pink")
 FINE = torch.arange(len(HUES) ** 2)
-# Two axes of the plane of colours that sum up to gray.
+# Two orthogonal directions of colour, without brightness: each sums to 0.
 RED_AXIS = torch.tensor([2.0, -1.0, -1.0]) / math.sqrt(6)
 GREEN_AXIS = torch.tensor([0.0, 1.0, -1.0]) / math.sqrt(2)
 
@@ -41,7 +41,7 @@ def light_of(fine: Tensor) -> Tensor:
 
 
 def dark_of(fine: Tensor) -> Tensor:
-    """Shifted by one from ten classes to the next; the first ten differ in both hues."""
+    """So that the first ten classes differ in both hues."""
     return (3 * fine + fine // len(HUES)) % len(HUES)
 
 
@@ -51,9 +51,9 @@ def superclass_of(fine: Tensor) -> Tensor:
     On the circle of hues, the difference of two points has the direction of their middle plus a quarter of the circle.
     For two equal hues it is computed in the same way. Each superclass has five classes.
     """
-    way = (light_of(fine) - dark_of(fine)) % len(HUES)
-    halfway = (2 * light_of(fine) - way) % (2 * len(HUES)) // 2
-    return (halfway + 3) % len(HUES) + len(HUES) * ((way > 2) & (way < 8))
+    distance = (light_of(fine) - dark_of(fine)) % len(HUES)
+    middle = (2 * light_of(fine) - distance) % (2 * len(HUES)) // 2
+    return (middle + 3) % len(HUES) + len(HUES) * ((distance > 2) & (distance < 8))
 
 
 FINE_NAMES = [f"{HUES[light]} and dark {HUES[dark]}" for light, dark in zip(light_of(FINE), dark_of(FINE), strict=True)]
@@ -84,10 +84,10 @@ def draw(fine: Tensor, side: int, rng: Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.empty(count, *shape).uniform_(low, high, generator=rng)
 
-    # A random field, about normal with deviation 1: waves of random direction and phase.
+    # A random field with about a normal distribution of deviation 1: waves of random direction and phase.
     number = uniform(*WAVE_NUMBERS, WAVES) / uniform(0.8, 1.25, 1)
     direction, phase = (uniform(-math.pi, math.pi, WAVES) for _ in range(2))
-    pixel = (torch.arange(side) - (side - 1) / 2) * (32 / side)  # of 32, as WAVE_NUMBERS
+    pixel = (torch.arange(side) - (side - 1) / 2) * (32 / side)  # in pixels at 32x32, as for WAVE_NUMBERS
     along_x = (number * direction.cos())[:, :, None] * pixel  # (N, waves, W)
     along_y = (number * direction.sin())[:, :, None] * pixel + phase[:, :, None]  # (N, waves, H)
     field = (along_x[:, :, None, :] + along_y[:, :, :, None]).cos_().sum(1, keepdim=True) * math.sqrt(2 / WAVES)

@@ -1,4 +1,4 @@
-"""How many unlabelled images each source delivers, known before one is read or generated."""
+"""The number of unlabelled images of each source, without reading or generating them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ CIFAR = Sizes(50_000)
 
 
 def count_images(data: Data, folder: Path) -> Sizes:
-    """Raises UserError where the folder lacks what it must hold."""
+    """Raises UserError if the folder does not have the layout that `listing.py` describes."""
     match data:
         case "sample":
             return SAMPLE

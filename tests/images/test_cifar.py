@@ -78,11 +78,11 @@ def test_what_python_2_wrote_is_read_as_it_is_laid_out(empty_folder: Path, by_co
 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", CIFAR10, CIFAR100[:-200]])
 def test_a_file_that_is_not_the_archive_is_refused_in_one_line(content: bytes, empty_folder: Path) -> None:
-    assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
+    assert refusal(load, CIFAR10, content).startswith("100: is not the expected archive (")
 
 
 def test_no_member_of_an_archive_is_written(empty_folder: Path) -> None:
     content = tar_of({"../evil": b"evil", **pickled(MEMBERS)}, tarfile.SYMTYPE)
-    assert refusal(load, CIFAR10, content).startswith("100: is not the archive it should be (")
+    assert refusal(load, CIFAR10, content).startswith("100: is not the expected archive (")
     assert sorted(path.name for path in empty_folder.iterdir()) == ["10", "100"]
     assert not Path("../evil").exists()

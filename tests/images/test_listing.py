@@ -43,7 +43,7 @@ def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     add(root / "train/ant/.folder", "0.png")
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
-    line = "10 left out, without the ending of an image that can be read: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
+    line = "10 left out because of the ending: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
     assert count_images("folder", root) == Sizes(unlabelled=7, left_out=line, classes=("ant", "bee"))
 
 
@@ -106,7 +106,7 @@ def test_two_folders_of_one_name_are_refused(root: Path) -> None:
 )
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [("train/ant", "a link to a folder, into which DVC does not look"), ("gone", "a link that leads nowhere")],
+    [("train/ant", "a link to a folder, which DVC does not follow"), ("gone", "a broken link")],
 )
 def test_a_link_that_is_no_file_is_named(root: Path, place: str, target: str, expected: str) -> None:
     if place.startswith("unlabeled/"):
@@ -127,8 +127,8 @@ def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, 
     for file in (root / part / "cat").iterdir():
         file.rename(file.with_suffix(".txt"))
     line = refusal(root)
-    assert "cat: holds no image (" in line
-    assert "left out, without the ending of an image that can be read: " in line
+    assert "cat: contains no image (" in line
+    assert "left out because of the ending: " in line
     assert line.endswith(" .txt); add some or remove the class from train/ and test/")
     for half in ("train", "test"):
         shutil.rmtree(root / half / "cat")
@@ -141,9 +141,9 @@ def test_the_advice_for_an_empty_class_leads_to_a_folder_that_works(root: Path, 
         (b"ant,insect\nbee,insect\n", "its first line must be: class,superclass"),
         (b"class,superclass\nant,insect\nbee\n", "row 3 must have two names"),
         (b"class,superclass\nant,insect\nbee,</script>\n", "row 3 must have two names without <"),
-        (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class is named twice"),
-        (b"class,superclass\nant,insect\n", "names no superclass for: bee"),
-        (b"class,superclass\nant,insect\nbee,insect\n", "must name two superclasses at least"),
+        (b"class,superclass\nant,insect\nant,bird\nbee,bird\n", "a class occurs twice"),
+        (b"class,superclass\nant,insect\n", "has no superclass for: bee"),
+        (b"class,superclass\nant,insect\nbee,insect\n", "must have at least two superclasses"),
         (b"class,superclass\nant,\xff\n", "it must be CSV in UTF-8"),
         (b'class,superclass\nant,"a"b\n', "cannot be read"),
     ],
@@ -178,7 +178,7 @@ def test_a_misspelt_folder_is_refused(root: Path) -> None:
         ("test", "there is no folder test/"),
         ("test/bee", "only one of them has: bee"),
         ("train/bee", "at least 2 are needed"),
-        ("train/ant/*", "ant: holds no image"),
+        ("train/ant/*", "ant: contains no image"),
     ],
 )
 def test_what_is_missing_is_named(root: Path, missing: str, expected: str) -> None:

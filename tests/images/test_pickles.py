@@ -60,7 +60,7 @@ def test_no_code_in_a_pickle_is_executed(call: Call, empty_folder: Path, monkeyp
         for content in pickles:
             archive.write_bytes(tar_of({CIFAR10_TRAIN[0]: content}))
             line = refusal(load_cifar, archive, archive, 32)
-            assert line.startswith("archive.tar.gz: is not the archive it should be (")
+            assert line.startswith("archive.tar.gz: is not the expected archive (")
         for content in [*pickles, saved(evil), saved(evil, _use_new_zipfile_serialization=False)]:
             weights.write_bytes(content)
             line = refusal(starting_weights, "resnet18", weights, 0)
