@@ -43,7 +43,7 @@ def write_features(folder: Path, labels_shift: int = 0) -> None:
     params = yaml.load(ROOT / "params.yaml")
     params["first_classes"] = 4
     params["linear"]["epochs"] = 3
-    params["logreg"]["labels_per_class"].insert(0, 5)
+    params["logreg"]["labels_per_class"] = [5, 10]
     yaml.dump(params, folder / "params.yaml")
     tensors = {}
     for name, spread in SPREADS.items():
