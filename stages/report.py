@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.io.tensors import open_tensors, read_tensors
 from stages.io.writing import write_bytes
 from stages.reporting.figures import as_png, draw
-from stages.reporting.pages import model_card, render
+from stages.reporting.pages import render
 from stages.reporting.summaries import (
     ENCODERS,
     conclusion,
@@ -28,6 +28,11 @@ HASHED_FILES = [f"data/{name}.safetensors" for name in ("unlabelled", "labelled"
 HASHED_FILES += [f"models/{name}.safetensors" for name in ("initial", "simclr", "classifier")]
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 SHOWN_PAIRS = 10
+DATASETS = {
+    "sample": "the embedded sample of generated textures",
+    "cifar": "CIFAR-10 (without labels) and CIFAR-100",
+    "folder": "a folder of images",
+}
 
 
 class Params(StageParams):
@@ -57,15 +62,18 @@ def main(params: Params) -> None:
     figures = draw(tables, labelled, views, results, candidates)
     for name in PICTURE_FILES:
         write_bytes(Path(f"plots/{name}.png"), as_png(figures[name]))
+    shared = {
+        "data": params.data,
+        "results": results,
+        "conclusion": conclusion(tables["scores"], tables["gains"], tables["label_efficiency"]),
+        "encoders": {name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
+    }
     page = render(
         "report.html.jinja",
-        data=params.data,
+        **shared,
         backbone=encoder["backbone"],
         weights=params.weights,
-        results=results,
         verdict=verdict(tables["pretrain"], candidates),
-        conclusion=conclusion(tables["scores"], tables["gains"], tables["label_efficiency"]),
-        encoders={name: ENCODERS[name] for name in tables["scores"].encoder.unique()},
         epochs=tables["pretrain"].epoch.max(),
         fits=[name for name in figures if name.endswith((", loss", ", accuracy"))],
         confused=confused_pairs(tables["predictions"], SHOWN_PAIRS),
@@ -76,5 +84,11 @@ def main(params: Params) -> None:
         hashes={name: md5(Path(name)) for name in HASHED_FILES},
     )
     write_bytes(Path("report.html"), page.encode())
-    card = model_card(params.data, encoder, names["fine_names"], params.first_classes, tables)
+    card = render(
+        "model_card.md.jinja",
+        **shared,
+        dataset=DATASETS[params.data],
+        classes=names["fine_names"],
+        encoder=encoder,
+    )
     write_bytes(Path("models/README.md"), card.encode())

@@ -21,8 +21,8 @@ from stages.export import Params, PictureModel, as_onnx, main
 from stages.images.folder import read_image
 from stages.io.metadata import FORMAT
 from stages.io.tensors import write_tensors
-from stages.reporting.pages import model_card
-from stages.reporting.summaries import read_probe_tables, read_table
+from stages.reporting.pages import render
+from stages.reporting.summaries import read_probe_tables, results_of
 from tests.repository import ROOT, random_images, trained_encoder
 
 CLASSES = ["ant", "bee", "ä, <b>"]
@@ -51,9 +51,11 @@ def exported(model: PictureModel, tmp_path_factory: pytest.TempPathFactory) -> P
         classifier = {"weight": model.weight.detach(), "bias": model.bias.detach()}
         write_tensors(Path("models/classifier.safetensors"), classifier, {"classes": CLASSES})
         main(Params(pixel_range=None))
-    tables = {name: read_probe_tables(name, ROOT / "plots/data") for name in ("scores", "gains")}
-    tables["label_efficiency"] = read_table(ROOT / "plots/data/logreg/label_efficiency.csv")
-    (folder / "models/README.md").write_text(model_card("sample", metadata, CLASSES, 10, tables))
+    scores, gains = (read_probe_tables(name, ROOT / "plots/data") for name in ("scores", "gains"))
+    results = results_of(scores, gains, {"first": "first 10 classes", "all": "all", "superclasses": "superclasses"})
+    names = {"encoders": {"simclr": "SimCLR"}, "classes": CLASSES, "data": "sample", "dataset": "the sample"}
+    card = render("model_card.md.jinja", encoder=metadata, results=results, conclusion="", **names)
+    (folder / "models/README.md").write_text(card)
     return folder / "models"
 
 
