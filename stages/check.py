@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from stages.features.params import ExtractParams
-from stages.images.params import DownloadParams
-from stages.images.sizes import count_images
+from stages.images.listing import in_words, list_folder
+from stages.images.params import UNLABELLED_IMAGES, DownloadParams
 from stages.io.writing import require_writable, write_bytes
 from stages.probing.params import LinearParams, LogregParams, NeighboursParams
 from stages.runtime.errors import shortened
@@ -31,13 +31,9 @@ class Params(DownloadParams, PretrainParams, LaunchParams, ExtractParams, Logreg
 def main(params: Params) -> None:
     if mistakes := contradictions(params):
         raise params_error(mistakes)
-    sizes = count_images(params.data, Path(params.folder))
-    if sizes.left_out:
-        print(f"{params.folder}: {sizes.left_out}")
-    if 2 * params.batch_size > sizes.unlabelled:
-        raise params_error([batch_too_large(params, sizes.unlabelled)])
-    if sizes.classes:
-        print(f"first_classes = {params.first_classes}: {shortened(', '.join(sizes.classes[: params.first_classes]))}")
+    images = unlabelled_images(params)
+    if 2 * params.batch_size > images:
+        raise params_error([batch_too_large(params, images)])
     require_writable(checkpoint_folder())
     write_bytes(Path("data/checked.txt"), b"The parameters fit each other and the images.\n")
 
@@ -55,21 +51,25 @@ def contradictions(params: Params) -> list[str]:
         found.append(
             f"batch_size = {params.batch_size}: is not divisible by the {params.processes} processes of launch"
         )
-    needed = memory_needed(params)
+    needed = 24 * (2 * params.batch_size) ** 2  # bytes of six copies of the similarities in float32
     if needed > memory():
         found.append(
-            f"batch_size = {params.batch_size}, projection_dim = {params.projection_dim}: need {needed / 1e9:.0f} GB "
-            "for the similarities of a batch and the projection head, more than this machine has; use smaller values"
+            f"batch_size = {params.batch_size}: needs {needed / 1e9:.0f} GB for the similarities of a batch, more than "
+            "this machine has; use a smaller value"
         )
     return found
 
 
-def memory_needed(params: Params) -> int:
-    """Bytes for the projection head and the similarities of one batch: the parts that grow with the square."""
-    features = 512 if params.backbone in ("resnet18", "resnet34") else 2048
-    head = 4 * params.projection_dim * (features + params.projection_dim)
-    # In float32: the head's weights, gradients and two moments of AdamW; six copies of the similarities.
-    return 16 * head + 24 * (2 * params.batch_size) ** 2
+def unlabelled_images(params: Params) -> int:
+    """Their number. For a folder, prints which files are left out, and the first classes."""
+    if params.data != "folder":
+        return UNLABELLED_IMAGES[params.data]
+    listing = list_folder(Path(params.folder))
+    if listing.others:
+        print(f"{params.folder}: {in_words(listing.others)}")
+    first = list(listing.train)[: params.first_classes]
+    print(f"first_classes = {params.first_classes}: {shortened(', '.join(first))}")
+    return sum(map(len, listing.train.values())) if listing.unlabelled is None else len(listing.unlabelled)
 
 
 def batch_too_large(params: Params, images: int) -> str:

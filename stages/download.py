@@ -88,19 +88,17 @@ def write_dataset(dataset: Dataset, data: str) -> None:
         count, side = images.shape[:2]
         train = replace(train, images=image_stream(count, side, (images[rows] for rows in chunks_of(count, side))))
 
-    def of_test(find: Callable[[np.ndarray, np.ndarray], np.ndarray], among: str) -> Stream:
+    def of_test(find: Callable[[np.ndarray, np.ndarray], np.ndarray], among: str) -> Iterator[Tensor]:
         """(N,) bool, found when the stream is read: all images must have passed by then."""
-
-        def chunks() -> Iterator[Tensor]:
-            yield torch.from_numpy(find(np.array(digests["test"]), np.array(digests[among])))
-
-        return Stream(test.fine.shape, torch.bool, chunks())
+        yield torch.from_numpy(find(np.array(digests["test"]), np.array(digests[among])))
 
     tensors: dict[str, Tensor | Stream] = {}
     for part, labelled in (("train", train), ("test", test)):
         tensors[f"{part}_images"] = with_digests(labelled.images, digests[part])
         tensors |= {f"{part}_{level}": torch.from_numpy(getattr(labelled, level)) for level in ("fine", "coarse")}
-    tensors |= {"test_seen": of_test(seen_before, "train"), "test_unlabelled": of_test(np.isin, "unlabelled")}  # last
+    # After the images.
+    for name, chunks in (("seen", of_test(seen_before, "train")), ("unlabelled", of_test(np.isin, "unlabelled"))):
+        tensors[f"test_{name}"] = Stream(test.fine.shape, torch.bool, chunks)
     write_tensors(LABELLED, tensors, {"fine_names": dataset.fine_names, "coarse_names": dataset.coarse_names})
     labels = pd.Series(train.fine).groupby(np.array(digests["train"])).transform("nunique")
     if contradictory := int((labels > 1).sum()):

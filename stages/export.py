@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.io.metadata import FORMAT
-from stages.io.tensors import read_tensors
+from stages.io.tensors import FORMAT, read_tensors
 from stages.io.writing import write_bytes
 from stages.runtime.params import PixelRange, StageParams
 from stages.simclr.encoder import load_encoder

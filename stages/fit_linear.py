@@ -11,7 +11,7 @@ def main(params: Params) -> None:
         "linear",
         FrozenFeatures(params.first_classes),
         ["first"],
-        lambda curve, _: LinearLayer(**params.linear.model_dump(), seed=params.seed, curve=curve),
+        lambda curve: LinearLayer(**params.linear.model_dump(), seed=params.seed, curve=curve),
         params.threads,
     )
     write_results("linear", results)

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.io.metadata import FORMAT
-from stages.io.tensors import write_tensors
+from stages.io.tensors import FORMAT, write_tensors
 from stages.io.writing import write_table
-from stages.probes.logreg import ChosenC, choice_work, fit_few_labels
+from stages.probes.logreg import ChosenC, fit_few_labels
 from stages.probing.evaluation import FrozenFeatures, Job, evaluate, run_concurrently
 from stages.probing.params import LogregParams as Params
 from stages.probing.predictions import prediction_table
-from stages.probing.probe import Curve, OnFit, Split, class_scores
+from stages.probing.probe import Curve, class_scores
 from stages.probing.scores import scores
 from stages.probing.tables import TABLES, Results, write_results
 
@@ -27,18 +26,18 @@ from stages.probing.tables import TABLES, Results, write_results
 def main(params: Params) -> None:
     logreg = params.logreg
 
-    def make(curve: Curve | None, on_fit: OnFit) -> ChosenC:
-        return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve, on_fit)
+    def make(curve: Curve | None) -> ChosenC:
+        return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve)
 
     features = FrozenFeatures(params.first_classes)
     tasks = ["first", "all", "superclasses"]
-    results = evaluate("logreg", features, tasks, make, params.threads, partial(_choice_work, params))
-    few_labels = run_concurrently("few labels", few_label_jobs(features, params), features, params.threads)
+    results = evaluate("logreg", features, tasks, make, params.threads)
+    with_few_labels = run_concurrently("few labels", few_label_jobs(features, params), features, params.threads)
     write_results("logreg", results)
     for line in warnings_of(results, params):
         print(line)
     write_table(TABLES / "logreg/choice_of_C.csv", choice_table(results))
-    write_table(TABLES / "logreg/label_efficiency.csv", label_efficiency(few_labels, results, features))
+    write_table(TABLES / "logreg/label_efficiency.csv", label_efficiency(with_few_labels, results, features))
     arrays, names = features.arrays, features.fine_names
     classifier = results["all", "simclr"].probe
     z = classifier.decision_function(arrays["test_simclr"])
@@ -55,30 +54,23 @@ def main(params: Params) -> None:
     )
 
 
-def _choice_work(params: Params, train: Split) -> float:
-    return choice_work(train, params.logreg.C, params.seed, params.logreg.choice_images)
-
-
 def few_label_jobs(features: FrozenFeatures, params: Params) -> list[Job]:
     """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
     jobs = []
     fewest = np.bincount(features.arrays["train_fine"]).min()
     for encoder in features.encoders:
         for per_class in sorted(count for count in set(params.logreg.labels_per_class) if count < fewest):
-            drawn = features.draws(encoder, per_class, count=1, seed=params.seed)[0]
             run = partial(few_labels, encoder, per_class, features, params)
-            jobs.append(Job((encoder, per_class), _choice_work(params, drawn), run))
+            jobs.append(Job((encoder, per_class), per_class, run))
     return jobs
 
 
-def few_labels(
-    encoder: str, per_class: int, features: FrozenFeatures, params: Params, on_fit: OnFit
-) -> tuple[list[float], str]:
+def few_labels(encoder: str, per_class: int, features: FrozenFeatures, params: Params) -> tuple[list[float], str]:
     """The test accuracy with each draw of the labelled images."""
     logreg = params.logreg
     _, test = features.splits("all", encoder)
     draws = features.draws(encoder, per_class, logreg.draws, params.seed)
-    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images, on_fit)
+    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images)
     accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
     line = f"{per_class} labels per class, {encoder}: test accuracy {np.mean(accuracies):.1%}"
     if stopped := sum(not probe.converged for probe in probes):
@@ -101,8 +93,10 @@ def label_efficiency(
 
     The last number is that of all images, with a single row.
     """
-    every = len(features.arrays["train_fine"]) // len(features.fine_names)
-    of_all = {(name, every): [result.correct.mean()] for (classes, name), result in results.items() if classes == "all"}
+    all_images = len(features.arrays["train_fine"]) // len(features.fine_names)
+    of_all = {
+        (name, all_images): [result.correct.mean()] for (classes, name), result in results.items() if classes == "all"
+    }
     return pd.DataFrame(
         {"classes": "all", "encoder": encoder, "images_per_class": count, "draw": draw, "accuracy": accuracy}
         for (encoder, count), of_draws in (drawn | of_all).items()

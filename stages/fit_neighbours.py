@@ -24,7 +24,7 @@ def main(params: Params) -> None:
         "neighbours",
         features,
         ["all", "superclasses"],
-        lambda *_: Neighbours(params.neighbours),
+        lambda _: Neighbours(params.neighbours),
         params.threads,
         scores_train=False,
     )

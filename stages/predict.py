@@ -19,8 +19,7 @@ import torch
 
 from stages.images.folder import pillow_warnings, read_image
 from stages.images.listing import images_below, in_words
-from stages.io.metadata import FORMAT
-from stages.io.tensors import open_tensors
+from stages.io.tensors import FORMAT, open_tensors
 from stages.io.writing import replacing, write_bytes
 from stages.probes.neighbours import nearest
 from stages.reporting.figures import as_png, draw_neighbours

@@ -14,8 +14,7 @@ from torch import Generator, Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from stages.io.metadata import FORMAT
-from stages.io.tensors import open_tensors, read_tensors, write_tensors
+from stages.io.tensors import FORMAT, open_tensors, read_tensors, write_tensors
 from stages.io.writing import require_room, write_metrics, write_table
 from stages.runtime.arithmetic import prepare_torch
 from stages.runtime.errors import UserError

@@ -69,15 +69,6 @@ def test_random_weights_come_from_the_seed() -> None:
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_imagenet_weights_are_taken_from_the_file(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    state = torchvision.models.resnet18().state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    loaded = starting_weights("resnet18", tmp_path / "weights.pth", seed=0)
-    assert loaded.keys() == state.keys()
-    assert all(torch.equal(loaded[name], state[name]) for name in state)
-
-
 def test_damaged_weights_and_weights_of_another_network_give_a_one_line_error(empty_folder: Path) -> None:
     path = Path("weights.pth")
     others = ({}, [1], {"conv1.weight": torch.zeros(1)}, torchvision.models.resnet34().state_dict())

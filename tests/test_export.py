@@ -19,8 +19,7 @@ from torch import nn
 
 from stages.export import Params, PictureModel, as_onnx, main
 from stages.images.folder import read_image
-from stages.io.metadata import FORMAT
-from stages.io.tensors import write_tensors
+from stages.io.tensors import FORMAT, write_tensors
 from stages.reporting.pages import render
 from stages.reporting.summaries import read_probe_tables, results_of
 from tests.repository import ROOT, random_images, trained_encoder

@@ -69,7 +69,7 @@ def test_features_that_are_not_finite_give_a_one_line_error(empty_folder: Path) 
     nn.init.constant_(encoder.conv1.weight, torch.nan)
     write_tensors(Path("models/simclr.safetensors"), encoder.state_dict(), METADATA)
     line = refusal(stage.main, load_params())
-    assert line.startswith("features of the encoder simclr are not finite; pretrain again")
+    assert line.startswith("the encoder gives features that are not finite; pretrain again")
     assert not Path("data/features.safetensors").exists()
 
 

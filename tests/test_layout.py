@@ -66,7 +66,9 @@ def test_packages_do_not_import_scripts_and_there_are_no_circular_imports() -> N
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if "params.yaml" not in STAGES[stage]["deps"]])
 def test_params_are_the_fields_of_the_scripts_params(stage: str) -> None:
     script = import_module(f"stages.{stage.replace('-', '_')}")
-    assert STAGES[stage].get("params", []) == sorted(script.Params.model_fields)
+    params = STAGES[stage].get("params", [])
+    assert params == sorted(script.Params.model_fields)
+    assert ("${folder}" in STAGES[stage]["deps"]) is ("folder" in params)  # a new image reruns the stage
 
 
 def test_every_parameter_is_read_by_a_stage_or_its_command() -> None:

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from stages import predict
-from stages.io.metadata import FORMAT
-from stages.io.tensors import write_tensors
+from stages.io.tensors import FORMAT, write_tensors
 from stages.runtime.errors import UserError
 from tests.repository import CLASSES, ROOT, Repository, random_images
 

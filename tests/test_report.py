@@ -135,14 +135,6 @@ def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_input
         assert f'{name}</code></td><td class="text"><code>{md5}</code>' in page
 
 
-def test_a_second_report_has_the_same_bytes(folder: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    before = {file: file.read_bytes() for file in Path("plots").glob("*.png")}
-    report.main(load_params())
-    assert Path("report.html").read_text() == page
-    assert {file: file.read_bytes() for file in Path("plots").glob("*.png")} == before
-
-
 browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Debian's package)")
 
 

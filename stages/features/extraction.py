@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stages.io.tensors import Rows, Stream
+from stages.runtime.errors import UserError
 from stages.runtime.progress import progress_bar
 from stages.simclr.distributed import all_reduce, rank, world_size
 from stages.simclr.encoder import Encoder
@@ -37,7 +38,7 @@ def extract(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> St
     """(N, H, W, 3) uint8 -> (N, D) float32; the encoder's weights and BatchNorm statistics do not change.
 
     Each of several processes computes whole batches, so the result does not depend on their number. Every process gets
-    all features, and every process must read the whole stream.
+    all features, and every process must read the whole stream. Reading raises UserError if a feature is not finite.
     """
     return Stream((len(images), encoder.features), torch.float32, _features(encoder, images, device))
 
@@ -53,5 +54,8 @@ def _features(encoder: Encoder, images: Rows | Tensor, device: torch.device) -> 
             batch = images[first + own : first + own + size].to(device)
             if len(batch):
                 features[own : own + size] = frozen(batch.permute(0, 3, 1, 2)).cpu()
-            yield all_reduce(features)
+            features = all_reduce(features)
+            if not bool(features.isfinite().all()):
+                raise UserError("the encoder gives features that are not finite; pretrain again, with a smaller lr")
+            yield features
             progress.update(len(features))

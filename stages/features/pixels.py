@@ -18,7 +18,7 @@ PIXELS_PER_CHUNK = 2**20  # 1024 images of 32x32
 MAX_PCA_IMAGES = 50_000  # evenly spaced training images: 600 MB
 
 
-def pixel_components(train: Rows | Tensor, test: Rows | Tensor, components: int) -> tuple[Stream, Stream]:
+def pixel_components(train: Rows | Tensor, test: Rows | Tensor, components: int) -> tuple[Stream, ...]:
     """Pixels in [0, 1], projected on the first D principal axes of the training images: (N, S, S, 3) -> (N, D).
 
     Larger images are averaged down to 32x32 first. If there are fewer than D axes, the other features are zero.
@@ -33,10 +33,7 @@ def pixel_components(train: Rows | Tensor, test: Rows | Tensor, components: int)
         for rows in _averaged(images):
             yield torch.from_numpy(np.pad(pca.transform(rows), ((0, 0), (0, components - kept))))
 
-    on_train, on_test = (
-        Stream((len(images), components), torch.float32, projected(images)) for images in (train, test)
-    )
-    return on_train, on_test
+    return tuple(Stream((len(images), components), torch.float32, projected(images)) for images in (train, test))
 
 
 def _averaged(images: Rows | Tensor, step: int = 1) -> Iterator[np.ndarray]:

@@ -5,7 +5,6 @@ outputs, which DVC deletes before it runs the stage.
 """
 
 import ftplib
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
                 raise UserError(
                     f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is"
                 )
-            found = _sha256(path)
+            found = pooch.file_hash(path)
         except (OSError, RuntimeError) as error:  # a name that is too long; ~ of an unknown user
             raise UserError(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is") from error
         if not found.startswith(archive.sha256):
@@ -79,7 +78,7 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
             retry_if_failed=TRIES - 1,
         )
         path = Path(cache.fetch(archive.name, progressbar=sys.stderr.isatty()))
-        if not _sha256(path).startswith(archive.sha256):  # pooch can't verify by the first digits
+        if not pooch.file_hash(path).startswith(archive.sha256):  # pooch can't verify by the first digits
             path.unlink()
             raise ValueError("it has another one")
         return path
@@ -88,8 +87,3 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
             f"{shortened(site)}{archive.name}: could not be downloaded with SHA-256 {archive.sha256} in {TRIES} tries "
             f"({one_line(error)}); try again later, or get the file by hand and set mirror to the folder that holds it"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

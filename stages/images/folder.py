@@ -135,7 +135,7 @@ def read_image(file: Path, side: int, pixel_range: Range | None = None) -> np.nd
         image = Image.open(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"has more than {MOST_PIXELS // 10**6} megapixels") from None
-    if _of_16_bits_a_colour(image) and pixel_range != SIXTEEN_BITS:
+    if _has_16_bit_colours(image) and pixel_range != SIXTEEN_BITS:
         raise ValueError("has colours of 16 bits: save them with 8, or set pixel_range to [0, 65535]")
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     # Pillow inverts a TIFF whose zero is white (many X-rays) only up to 8 bits, and reads unsigned 32 bits as signed.
@@ -167,7 +167,7 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
         return None
 
 
-def _of_16_bits_a_colour(image: Image.Image) -> bool:
+def _has_16_bit_colours(image: Image.Image) -> bool:
     """Whether the image has several channels of 16 bits, of which Pillow reads only 8."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))

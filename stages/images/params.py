@@ -6,6 +6,8 @@ from pydantic import Field
 
 from stages.runtime.params import Backbone, Data, PathText, PixelRange, Seed, StageParams, Weights
 
+UNLABELLED_IMAGES = {"sample": 2304, "cifar": 50_000}  # images for pretraining; those in a folder are counted
+
 
 class DownloadParams(StageParams):
     backbone: Backbone

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from stages.images.dataset import Dataset, Labelled, image_stream
-from stages.images.sizes import SAMPLE
+from stages.images.params import UNLABELLED_IMAGES
 from stages.io.tensors import Stream
 
 IMAGES_PER_CLASS = 50  # for training the probes, and as many for testing them
@@ -64,7 +64,7 @@ COARSE_OF_FINE = superclass_of(FINE)
 def generate_sample(seed: int, side: int) -> Dataset:
     """The whole sample, the same for the same seed and size."""
     rng = Generator().manual_seed(seed)
-    unlabelled = drawn(torch.randint(len(FINE), (SAMPLE.unlabelled,), generator=rng), side, rng)
+    unlabelled = drawn(torch.randint(len(FINE), (UNLABELLED_IMAGES["sample"],), generator=rng), side, rng)
     fine = FINE.repeat_interleave(IMAGES_PER_CLASS)
     train, test = (
         Labelled(drawn(fine, side, rng), fine.numpy(), COARSE_OF_FINE[fine].numpy()) for _ in ("train", "test")

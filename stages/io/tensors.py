@@ -1,8 +1,7 @@
 """Tensors in safetensors files, with metadata: written atomically and read by rows.
 
 A file may be larger than the memory: `write_tensors` takes streams, and `open_tensors` reads only the rows that are
-indexed. The library's own functions need a whole tensor in memory, and they map files in a way that Linux refuses for
-files larger than the memory.
+indexed. The library writes only whole tensors, and cannot read a list of rows.
 """
 
 import json
@@ -23,6 +22,8 @@ from torch import Tensor
 from stages.io.writing import replacing
 from stages.runtime.errors import UserError, one_line
 
+# The version of the model files, in their metadata. Increase it when tensor names, metadata, inputs or outputs change.
+FORMAT = "simclr-dvc 3"
 DTYPES = {  # in the library's order of tensors in a file
     torch.int64: "I64",
     torch.float64: "F64",

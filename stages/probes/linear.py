@@ -4,6 +4,7 @@ Shapes: N images, D features, K classes.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -17,23 +18,19 @@ from stages.probing.probe import Curve
 from stages.runtime.errors import UserError
 
 
+@dataclass
 class LinearLayer:
     """The learning rate is divided by ten at 60 % and at 80 % of the epochs.
 
     curve: collects the scores after every epoch. `fit` raises UserError if the loss is not finite.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        epochs: int,
-        lr: float,
-        weight_decay: float,
-        seed: int,
-        curve: Curve | None = None,
-    ) -> None:
-        self.batch_size, self.epochs, self.lr, self.weight_decay = batch_size, epochs, lr, weight_decay
-        self.seed, self.curve = seed, curve
+    batch_size: int
+    epochs: int
+    lr: float
+    weight_decay: float
+    seed: int
+    curve: Curve | None = None
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Self:
         rng = Generator().manual_seed(self.seed)

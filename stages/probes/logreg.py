@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from stages.probing.probe import Curve, OnFit, Split, class_scores
+from stages.probing.probe import Curve, Split, class_scores
 from stages.probing.scores import cross_entropy
 
 FOLDS = 5
@@ -35,11 +35,6 @@ def tolerance(C: float) -> float:
     return min(2e-4, 1.5e-5 / C**0.5)
 
 
-def fit_work(images: int, classes: int, C: float) -> float:
-    """The work of a fit, proportional to its estimated time; the power of C was measured from 0.0001 to 1."""
-    return images * classes * (C / 0.01) ** 0.3
-
-
 class Scaling:
     """x -> (x - mean) / scale, with one scale for all features, so that the mean squared norm is D.
 
@@ -54,7 +49,7 @@ class Scaling:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return (x - self.mean) / self.scale
 
-    def on_raw(self, model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
+    def for_unscaled(self, model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, D) and bias (K,) that give the model's class scores for unscaled features."""
         weight, bias = model.coef_, model.intercept_
         if len(weight) == 1:  # with two classes, scikit-learn has only the second
@@ -92,7 +87,7 @@ class LogisticProbe:
         model = newton(self.C, 1)
         for step in range(1, self.max_iter + 1):
             model.fit(scaled, y)
-            self.weight, self.bias = scaling.on_raw(model)
+            self.weight, self.bias = scaling.for_unscaled(model)
             if model.n_iter_[0] == 0:
                 break
             if self.curve:
@@ -107,35 +102,25 @@ class LogisticProbe:
 class ChosenC(LogisticProbe):
     """Logistic regression with the C that has the lowest validation loss, fitted to all images.
 
-    choice_images: the maximal number of images on which C is chosen. on_fit: called after each fit of this choice.
+    choice_images: the maximal number of images on which C is chosen.
     """
 
     def __init__(
-        self,
-        candidates: list[float],
-        max_iter: int,
-        seed: int,
-        choice_images: int,
-        curve: Curve | None = None,
-        on_fit: OnFit = lambda _: None,
+        self, candidates: list[float], max_iter: int, seed: int, choice_images: int, curve: Curve | None = None
     ) -> None:
         super().__init__(math.nan, max_iter, curve)
-        self.candidates, self.seed, self.choice_images, self.on_fit = candidates, seed, choice_images, on_fit
+        self.candidates, self.seed, self.choice_images = candidates, seed, choice_images
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
         chosen_on = Split(x, y).at_most(self.choice_images, self.seed)
-        self.validation, choice_converged = validation_losses(
-            chosen_on, self.candidates, self.max_iter, self.seed, self.on_fit
-        )
+        self.validation, choice_converged = validation_losses(chosen_on, self.candidates, self.max_iter, self.seed)
         self.C = min(self.validation, key=self.validation.__getitem__)
         super().fit(x, y)
         self.converged &= choice_converged
         return self
 
 
-def validation_losses(
-    train: Split, C: list[float], max_iter: int, seed: int, on_fit: OnFit = lambda _: None
-) -> tuple[dict[float, float], bool]:
+def validation_losses(train: Split, C: list[float], max_iter: int, seed: int) -> tuple[dict[float, float], bool]:
     """The mean cross entropy (nats) over the validation images of all folds, by C in ascending order.
 
     Also returns whether all fits have converged. The loss is used instead of the accuracy, which has ties. The features
@@ -147,14 +132,13 @@ def validation_losses(
     losses, converged = dict.fromkeys(sorted(C), 0.0), True
     for fit, held_out in folds:
         fold, y = Split(x[fit], train.y[fit]), train.y[held_out]
-        for c, model in zip(losses, fits(fold, list(losses), max_iter), strict=True):
+        for c, model in zip(losses, warm_started_fits(fold, list(losses), max_iter), strict=True):
             converged &= has_converged(model, fold.x, fold.y)
             losses[c] += cross_entropy(class_scores(model, x[held_out]), y) * len(y) / images
-            on_fit(fit_work(len(fold.y), fold.classes, c))
     return losses, converged
 
 
-def fits(train: Split, C: list[float], max_iter: int) -> Iterator[LogisticRegression]:
+def warm_started_fits(train: Split, C: list[float], max_iter: int) -> Iterator[LogisticRegression]:
     """The same model, fitted with each C in ascending order.
 
     The weights are nearly linear in log(C), so each fit starts where the last two point to. This saves 30 % of the work
@@ -184,19 +168,12 @@ def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndar
     return folds[: math.ceil(VALIDATION_IMAGES / (len(y) / count))]
 
 
-def choice_work(train: Split, C: list[float], seed: int, choice_images: int) -> float:
-    """The work of all fits that choose C."""
-    chosen_on = train.at_most(choice_images, seed)
-    images = sum(len(fit) for fit, _ in validation_folds(chosen_on.y, seed))
-    return sum(fit_work(images, train.classes, c) for c in C)
-
-
 def fit_few_labels(
-    draws: Sequence[Split], C: list[float], max_iter: int, seed: int, choice_images: int, on_fit: OnFit = lambda _: None
+    draws: Sequence[Split], C: list[float], max_iter: int, seed: int, choice_images: int
 ) -> list[LogisticProbe]:
     """A probe for each of several draws of the same number of training images.
 
     C is chosen on the first draw and kept for the others, because choosing takes many times as long as fitting.
     """
-    first = ChosenC(C, max_iter, seed, choice_images, on_fit=on_fit).fit(draws[0].x, draws[0].y)
+    first = ChosenC(C, max_iter, seed, choice_images).fit(draws[0].x, draws[0].y)
     return [first, *(LogisticProbe(first.C, max_iter).fit(train.x, train.y) for train in draws[1:])]

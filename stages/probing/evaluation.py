@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from stages.io.tensors import open_tensors
-from stages.probing.probe import Curve, OnFit, Probe, Split, class_scores, draw_labels
+from stages.probing.probe import Curve, Probe, Split, class_scores, draw_labels
 from stages.probing.scores import rank_of_truth
 from stages.probing.tables import Result, Results, score_row
 from stages.runtime.errors import UserError
@@ -19,7 +19,7 @@ from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
 
 FEATURES = Path("data/features.safetensors")
-MakeProbe = Callable[[Curve | None, OnFit], Probe]
+MakeProbe = Callable[[Curve | None], Probe]
 
 
 class Task(NamedTuple):
@@ -75,8 +75,8 @@ class Job(NamedTuple):
     """One probe to fit and to score."""
 
     key: tuple
-    work: float  # proportional to its estimated time
-    run: Callable[[OnFit], tuple[Any, str]]  # reports its work; returns a result and a line for the log
+    size: int  # the largest jobs start first
+    run: Callable[[], tuple[Any, str]]  # returns a result and a line for the log
 
 
 def evaluate(
@@ -85,22 +85,19 @@ def evaluate(
     tasks: Sequence[str],
     make: MakeProbe,
     threads: int,
-    extra_work: Callable[[Split], float] = lambda _: 0,
     scores_train: bool = True,
 ) -> Results:
     """Fits and scores the probe `name` for every task and encoder.
 
-    tasks: those that the data do not have are left out; if none is left, all classes. make: returns a new probe.
-    extra_work: what the probe reports by `on_fit`, besides its final fit. scores_train: whether to score the training
-    images, too (not for nearest neighbours, where each image is its own).
+    tasks: those that the data do not have are skipped; if all are skipped, the task is `all`. make: returns a new
+    probe. scores_train: whether to score the training images, too (not for nearest neighbours, where each is its own).
     """
 
-    def run(classes: str, encoder: str, on_fit: OnFit) -> tuple[Result, str]:
+    def run(classes: str, encoder: str) -> tuple[Result, str]:
         train, test = features.splits(classes, encoder)
         watched = encoder in features.before_and_after and classes != "superclasses"
         curve = Curve(train, test) if watched else None
-        probe = make(curve, on_fit).fit(train.x, train.y)
-        on_fit(_work(train))
+        probe = make(curve).fit(train.x, train.y)
         z = class_scores(probe, test.x)
         correct = rank_of_truth(z, test.y) <= 1
         unseen = features.unseen(classes)
@@ -116,17 +113,12 @@ def evaluate(
     for classes in [each for each in tasks if each in features.tasks] or ["all"]:
         for encoder in features.encoders:
             train, _ = features.splits(classes, encoder)
-            jobs.append(Job((classes, encoder), _work(train) + extra_work(train), partial(run, classes, encoder)))
+            jobs.append(Job((classes, encoder), len(train.y) * train.classes, partial(run, classes, encoder)))
     return run_concurrently(name, jobs, features, threads)
 
 
-def _work(train: Split) -> float:
-    """The work of one fit."""
-    return len(train.y) * train.classes
-
-
 def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threads: int) -> dict[tuple, Any]:
-    """The results by key, in the order of the jobs; the longest jobs start first."""
+    """The results by key, in the order of the jobs."""
     # One thread per matrix product, and several probes side by side: faster (see `make bench`), and the results do not
     # depend on the number of probes.
     torch.set_num_threads(1)
@@ -134,12 +126,13 @@ def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threa
     found = {}
     largest, _ = features.splits("all", "simclr")
     pool = ThreadPoolExecutor(concurrent_jobs(largest, threads))
-    with progress_bar(name, sum(job.work for job in jobs)) as progress:
+    with progress_bar(name, len(jobs), "probes") as progress:
         try:
-            running = {pool.submit(job.run, progress.update): job for job in sorted(jobs, key=lambda job: -job.work)}
+            running = {pool.submit(job.run): job.key for job in sorted(jobs, key=lambda job: -job.size)}
             for done in as_completed(running):
-                found[running[done].key], line = done.result()
+                found[running[done]], line = done.result()
                 progress.write(line)
+                progress.update()
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, only running jobs are waited for
     return {job.key: found[job.key] for job in jobs}

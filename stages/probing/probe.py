@@ -3,15 +3,12 @@
 Shapes: N images, D features, K classes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from stages.probing.scores import scores
-
-OnFit = Callable[[float], object]  # called with the work of each fit, for the progress bar
 
 
 class Probe(Protocol):

@@ -30,15 +30,13 @@ Results = dict[tuple[str, str], Result]  # by classes (the task) and encoder
 
 
 def write_results(probe: str, results: Results) -> None:
-    """Writes the tables plots/data/<probe>/{scores,gains,fits}.csv and the metrics; prints reasons to doubt them."""
-    scored, gains = rows_of(probe, results, "scores"), gain_table(probe, results)
-    write_table(TABLES / probe / "scores.csv", scored)
+    """Writes the tables plots/data/<probe>/{scores,gains,fits}.csv and the metrics."""
+    gains = gain_table(probe, results)
+    write_table(TABLES / probe / "scores.csv", rows_of(probe, results, "scores"))
     write_table(TABLES / probe / "gains.csv", gains)
     if any(result.curve for result in results.values()):
         write_table(TABLES / probe / "fits.csv", rows_of(probe, results, "curve"))
     write_metrics(Path(f"metrics/{probe}.json"), {probe: headline(results, gains)})
-    for line in warnings_of(scored):
-        print(line)
 
 
 def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> dict[str, Any]:
@@ -98,15 +96,3 @@ def headline(results: Results, gains: pd.DataFrame) -> dict[str, float]:
 
 def balanced_accuracy(correct: np.ndarray, y: np.ndarray) -> float:
     return float(pd.Series(correct).groupby(y).mean().mean())
-
-
-def warnings_of(scored: pd.DataFrame) -> list[str]:
-    """Reasons to doubt the results: one line each."""
-    lines = []
-    for (probe, classes), rows in scored[scored.split == "test"].groupby(["probe", "classes"], sort=False):
-        if (rows.accuracy_low <= rows.majority).all():
-            fraction = rows.majority.iloc[0]
-            lines.append(
-                f"{probe}, {classes}: no encoder is significantly better than the most frequent class ({fraction:.1%})"
-            )
-    return lines

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from stages.runtime.errors import UserError
-from stages.runtime.machine import cores
 
 AVX512_FEATURES = ("X86_V4", "AVX512_ICL", "AVX512_SPR")  # NumPy's names for its code beyond AVX2
 # MKL computes some operations differently for each vendor's processors, except in the slower mode COMPATIBLE.
@@ -55,11 +54,13 @@ def environment_variables(params: dict[str, Any], compatible: bool) -> dict[str,
 def verify_arithmetic(threads: int, same_bytes: bool) -> None:
     """Raises UserError if a library ignores its variable; prints a warning if results differ from other machines."""
     import torch
+    from joblib import cpu_count
     from numpy._core._multiarray_umath import __cpu_features__
     from threadpoolctl import threadpool_info
 
-    if "LOCAL_WORLD_SIZE" not in os.environ and cores() > threads:  # not under torchrun, whose processes use more cores
-        print(f"using {threads} of {cores()} cores; `-S threads={cores()}` is faster, but changes the results")
+    cores = cpu_count()  # that this process may use: a container can have fewer
+    if "LOCAL_WORLD_SIZE" not in os.environ and cores > threads:  # not under torchrun, whose processes use more cores
+        print(f"using {threads} of {cores} cores; `-S threads={cores}` is faster, but changes the results")
     if not same_bytes:
         return
     if not has_avx2():

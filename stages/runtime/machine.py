@@ -1,8 +1,5 @@
-"""The cores and the memory that this process may use: the machine's, or fewer in a container (Linux's cgroups v2)."""
+"""The memory that this process may use: the machine's, or less in a container (Linux's cgroups v2)."""
 
-import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,29 +7,17 @@ import psutil
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def cores() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([allowed, *(math.ceil(int(quota) / int(period)) for quota, period in _limits("cpu.max"))])
-
-
 def memory() -> int:
-    """Total bytes."""
-    return min([psutil.virtual_memory().total, *(int(limit) for (limit,) in _limits("memory.max"))])
+    """Total bytes: the lowest limit of the machine, of this process's cgroup and of those above it."""
+    try:
+        own = CGROUPS / Path("/proc/self/cgroup").read_text().partition("::/")[2].strip()
+    except OSError:  # not on Linux
+        own = CGROUPS
+    files = [folder / "memory.max" for folder in (own, *own.parents) if folder.is_relative_to(CGROUPS)]
+    limits = [file.read_text().strip() for file in files if file.is_file()]
+    return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit != "max")])
 
 
 def free_memory() -> int:
-    """Bytes. In a container: its limit minus the memory of this process, as its counter includes freeable caches."""
+    """Bytes. In a container: its limit minus the memory of this process; its own counter includes caches."""
     return min(psutil.virtual_memory().available, memory() - psutil.Process().memory_info().rss)
-
-
-def _limits(file: str) -> Iterator[list[str]]:
-    """The fields of the file in the cgroup of this process, and in those above it, where they set a limit."""
-    try:
-        own = CGROUPS / Path("/proc/self/cgroup").read_text().partition("::/")[2].strip()
-    except OSError:
-        return
-    for folder in (own, *own.parents):
-        if folder.is_relative_to(CGROUPS) and (folder / file).is_file():
-            fields = (folder / file).read_text().split()
-            if fields[0] != "max":
-                yield fields

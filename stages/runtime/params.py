@@ -61,7 +61,7 @@ def read_params(file: Path = FILE) -> dict[str, Any]:
         where = f"line {mark.line + 1}: " if mark else ""
         raise UserError(f"{file}: is not valid YAML: {where}{one_line(error)}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold lines `name: value`")
+        raise UserError(f"{file}: must consist of lines `name: value`")
     return content
 
 

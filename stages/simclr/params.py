@@ -39,7 +39,7 @@ class PretrainParams(StageParams):
     epochs: Count
     lr: LearningRate
     # In one or two dimensions, untrained embeddings are almost equal, which would be reported as a collapse.
-    projection_dim: Annotated[int, Field(ge=8, le=65536)]
+    projection_dim: Annotated[int, Field(ge=8, le=4096)]
     same_bytes: bool
     seed: Seed
     stem: Literal["imagenet", "cifar"]

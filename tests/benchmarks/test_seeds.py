@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from unittest.mock import ANY
 
 import numpy as np
@@ -11,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.seeds import over_seeds
-from tests.repository import ROOT, Repository
+from tests.repository import Repository
 
 SHOWN = pd.read_csv(
     io.StringIO("""rev,State,logreg.first,seed,lr,mirror
@@ -42,14 +40,6 @@ def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_onc
 def test_a_table_without_the_metrics_gives_an_error() -> None:
     with pytest.raises(SystemExit, match=r"^first\.gain: is not in the table"):
         over_seeds(SHOWN, PARAMS, ["first.gain"])
-
-
-@pytest.mark.parametrize(("arguments", "given", "expected"), [(["first"], "", "usage: "), ([], "", "no table on")])
-def test_a_wrong_call_gives_a_one_line_error(arguments: list[str], given: str, expected: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.seeds", *arguments]
-    done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert done.stderr.startswith(expected)
 
 
 def test_the_output_of_dvc_exp_show_is_understood(finished: Repository) -> None:

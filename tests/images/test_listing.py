@@ -7,8 +7,7 @@ from unicodedata import normalize
 
 import pytest
 
-from stages.images.listing import Listing, list_folder
-from stages.images.sizes import Sizes, count_images
+from stages.images.listing import Listing, in_words, list_folder
 from tests import repository
 
 
@@ -28,9 +27,7 @@ def add(folder: Path, *names: str) -> None:
 
 
 def refusal(root: Path) -> str:
-    line = repository.refusal(list_folder, root)
-    assert repository.refusal(count_images, "folder", root) == line
-    return line
+    return repository.refusal(list_folder, root)
 
 
 def names(listing: Listing, name: str) -> list[str]:
@@ -44,7 +41,7 @@ def test_what_is_no_image_is_left_out_and_counted(root: Path) -> None:
     listing = list_folder(root)
     assert names(listing, "ant") == ["0.png", "1.png", "2.png", "UPPER.JPG"]
     line = "10 left out because of the ending: 2 .heic, 1 without one, 1 .db, 1 .h5, 1 .ini"
-    assert count_images("folder", root) == Sizes(unlabelled=7, left_out=line, classes=("ant", "bee"))
+    assert in_words(listing.others) == line
 
 
 def test_images_in_no_class_folder_are_named_and_other_files_there_are_not(root: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.images.params import UNLABELLED_IMAGES
 from stages.images.sample import COARSE_NAMES, COARSE_OF_FINE, FINE_NAMES, HUES, draw, generate_sample, hue_to_rgb
-from stages.images.sizes import SAMPLE
 from tests.repository import images_of
 
 
@@ -26,7 +26,7 @@ def test_the_whole_sample_has_the_known_size_100_balanced_classes_and_no_image_t
         assert np.bincount(part.fine).tolist() == [50] * 100
         assert np.bincount(part.coarse).tolist() == [250] * 20
     parts = images_of(sample)
-    assert len(parts[0]) == SAMPLE.unlabelled
+    assert len(parts[0]) == UNLABELLED_IMAGES["sample"]
     images = torch.cat(parts).numpy()
     assert (images.shape[1:], images.dtype) == ((32, 32, 3), np.uint8)
     assert len({image.tobytes() for image in images}) == len(images)

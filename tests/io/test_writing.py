@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.io.tensors import read_tensors, write_tensors
-from stages.io.writing import replacing, require_room, write_bytes, write_metrics, write_table
+from stages.io.writing import replacing, write_bytes, write_metrics, write_table
 from stages.runtime.errors import UserError
 from tests.repository import refusal
 
@@ -53,13 +53,6 @@ def test_a_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path: Path) 
     line = refusal(write_tensors, tmp_path / "file" / "x.safetensors", {"a": torch.zeros(1)})
     assert "cannot be written " in line
     assert "File exists" in line
-
-
-def test_missing_disk_space_is_reported_before_anything_is_written(tmp_path: Path) -> None:
-    require_room(tmp_path / "new" / "file", 1)
-    line = refusal(require_room, tmp_path / "new" / "file", 10**18)
-    assert "file: 1000000000.00 GB are needed and " in line
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_and_metrics_have_six_significant_digits(tmp_path: Path) -> None:

@@ -74,13 +74,6 @@ def test_four_processes_survive_the_loss_of_any_one(which: int, repository: Repo
     assert repository.bytes("metrics", "plots", "models") == before
 
 
-def test_a_batch_that_is_not_divisible_by_the_processes_gives_a_one_line_error(repository: Repository) -> None:
-    set_processes(repository, 3)
-    output = repository.run("dvc repro", fails=True)
-    assert "params.yaml: batch_size = 8: is not divisible by the 3 processes of launch" in output
-    assert "Traceback" not in output
-
-
 @pytest.mark.slow
 def test_two_hosts_give_the_bytes_of_two_processes_or_report_differences(
     repository: Repository, tmp_path: Path

@@ -11,13 +11,12 @@ from stages.probes.logreg import (
     ChosenC,
     LogisticProbe,
     Scaling,
-    choice_work,
     fit_few_labels,
-    fits,
     has_converged,
     newton,
     validation_folds,
     validation_losses,
+    warm_started_fits,
 )
 from stages.probing.probe import Curve, Split, draw_labels
 from stages.probing.scores import scores
@@ -83,7 +82,7 @@ def test_validation_losses_of_20000_images_are_those_of_separate_fits() -> None:
 
 def test_every_warm_started_fit_does_at_least_one_iteration() -> None:
     train = clusters(2000, 10, spread=3.0)
-    for model in fits(train, [1e-4, 3e-4, *GRID], 100):
+    for model in warm_started_fits(train, [1e-4, 3e-4, *GRID], 100):
         assert model.n_iter_[0] > 0
 
 
@@ -181,10 +180,3 @@ def test_c_is_chosen_on_at_most_choice_images_and_the_final_fit_uses_all() -> No
     assert probe.validation == validation_losses(few, GRID, 100, seed=0)[0]
     whole = LogisticProbe(probe.C, 100).fit(noisy.x, noisy.y)
     np.testing.assert_array_equal(probe.decision_function(noisy.x), whole.decision_function(noisy.x))
-
-
-def test_the_reported_work_adds_up_to_the_estimate() -> None:
-    train = clusters(400, spread=3.0)
-    done: list[float] = []
-    ChosenC(GRID, 100, seed=0, choice_images=80, on_fit=done.append).fit(train.x, train.y)
-    assert sum(done) == pytest.approx(choice_work(train, GRID, seed=0, choice_images=80))

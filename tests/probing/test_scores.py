@@ -54,13 +54,9 @@ def test_the_paired_interval_covers_the_true_difference_in_95_percent_of_cases()
     assert np.mean([gain for gain, *_ in found]) == pytest.approx(0.15, abs=0.005)
 
 
-def test_the_paired_interval_agrees_with_a_bootstrap_and_swapping_the_probes_changes_its_sign() -> None:
+def test_swapping_the_probes_changes_the_sign_of_the_gain() -> None:
     ours, control = paired_answers(1000, np.random.default_rng(1))
     gain, low, high = paired_gain(ours, control)
-    difference = ours.astype(float) - control
-    again = np.random.default_rng(2).choice(difference, (4000, 1000)).mean(1)
-    assert gain == pytest.approx(difference.mean())
-    assert [low, high] == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=0.004)
     assert paired_gain(control, ours) == pytest.approx((-gain, -high, -low))
 
 

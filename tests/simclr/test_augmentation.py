@@ -38,12 +38,6 @@ def fraction(happened: torch.Tensor) -> float:
     return happened.float().mean().item()
 
 
-def test_without_any_transform_the_view_is_the_image() -> None:
-    images = bytes_of(5)
-    views = augment(images, rng(), **NOTHING)
-    torch.testing.assert_close(views, images.permute(0, 3, 1, 2).float(), rtol=0, atol=1e-2)
-
-
 def test_flip_mirrors_half_of_the_images_and_changes_nothing_else() -> None:
     images, image = copies(2000)
     views = augment(images, rng(), **NOTHING | {"flip": True})

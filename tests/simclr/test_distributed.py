@@ -17,7 +17,7 @@ from stages.simclr.loss import cosine_similarities, without_self
 from stages.simclr.model import SimCLR
 from tests.repository import CPU, VIEW, random_images
 
-BATCH, PROCESSES = 8, 4
+BATCH, PROCESSES = 8, 2
 TOLERANCE = 1e-10  # relative to the largest value of a tensor
 
 Step = dict[str, Tensor]  # the loss, and the changes of the parameters and BatchNorm's statistics
@@ -43,9 +43,9 @@ def one_step() -> Step:
 
 
 def features() -> Tensor:
-    """Features of more images than one batch of the extraction."""
+    """Features of three batches of the extraction, so that one process has nothing to do at the end."""
     torch.manual_seed(0)
-    return extract(SimCLR("resnet18", "imagenet", 16).encoder, random_images(600), CPU).all()
+    return extract(SimCLR("resnet18", "imagenet", 16).encoder, random_images(1100), CPU).all()
 
 
 def mean_of_gradients(model: nn.Module) -> None:
