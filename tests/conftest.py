@@ -20,6 +20,11 @@ torch.set_num_threads(1)  # pytest-xdist runs one test per core
 threadpool_limits(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the pipeline first: one worker starts the small run, and the others do not wait for it."""
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
     """A repository in which the pipeline has run on a folder of images; read-only, for all tests."""
