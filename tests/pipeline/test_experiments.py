@@ -93,5 +93,4 @@ def test_a_stopped_experiment_has_its_table_so_far_and_can_be_undone(
     assert repository.stages_run(RESTORE_COMMAND) == []
     (repository.path / "plots/data/.pretrain.csv.tmp").unlink()
     assert repository.bytes(*RESULTS) == before
-    assert repository.run("git status --porcelain --untracked-files=no") == ""
-    assert "up to date" in repository.run("dvc status")
+    assert repository.is_clean()
