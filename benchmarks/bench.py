@@ -28,9 +28,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    stock_measures = (
-        measures.gemm, measures.textbook_speed, measures.lightly_speed, measures.extraction, measures.choice_of_C
-    )  # fmt: skip
+    stock_measures = measures.gemm, measures.textbook_speed, measures.lightly_speed, measures.extraction
     our_measures = (
         measures.step, measures.kornia_speed, measures.batch_sizes, measures.image_counts, measures.image_sizes
     )  # fmt: skip
@@ -81,8 +79,6 @@ def rows() -> Iterator[tuple[str, ...]]:
         yield f"ours at {side}x{side} and batch 32, views/s", f"side {side}", f"side {SIDES[0]}"
     yield "extraction, images/s: torchvision's network", "stock extraction"
     yield "- **ours**", "extraction", "stock extraction"
-    yield "choosing C for two encoders, s: LogisticRegressionCV", "stock choice"
-    yield "- **ours**, to the same losses", "choice", "stock choice"
     yield "matrix product, GFLOP/s", "gemm"
     yield "- views/s at this speed (the bound)", "bound"
 

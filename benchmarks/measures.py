@@ -1,17 +1,13 @@
-"""The measurements of `bench.py`, one function each: our training, extraction and probes, and the alternatives."""
+"""The measurements of `bench.py`, one function each: our training and extraction, and the alternatives."""
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchvision
-from sklearn.linear_model import LogisticRegressionCV
-from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 from torch.optim import SGD, AdamW
 from tqdm import tqdm
@@ -22,8 +18,6 @@ from stages.download import starting_weights
 from stages.features.extraction import extract
 from stages.images.sample import generate_sample
 from stages.io.tensors import write_tensors
-from stages.probes.logreg import Scaling, tolerance, validation_folds, validation_losses
-from stages.probing.probe import Split
 from stages.runtime.params import read_params, validated
 from stages.simclr.augmentation import augment
 from stages.simclr.distributed import synchronise_batch_norm
@@ -45,11 +39,11 @@ Figures = dict[str, float]
 
 
 @cache
-def sample() -> tuple[Tensor, Tensor, np.ndarray]:
-    """Images for pretraining; training images for the probes, and their classes."""
+def sample() -> tuple[Tensor, Tensor]:
+    """Images for pretraining, and training images for the probes."""
     sample = generate_sample(PARAMS.seed, 32)
     assert sample.unlabelled
-    return sample.unlabelled.all(), sample.train.images.all(), sample.train.fine
+    return sample.unlabelled.all(), sample.train.images.all()
 
 
 def textbook_speed() -> Figures:
@@ -181,7 +175,7 @@ def image_sizes() -> Figures:
 
 def extraction() -> Figures:
     """Images per second of our extraction and of torchvision's network in the same batches."""
-    _, images, _ = sample()
+    _, images = sample()
     encoder, stock = Encoder(PARAMS.backbone, PARAMS.stem), torchvision.models.resnet18().eval().to(DEVICE)
 
     @torch.inference_mode()
@@ -193,45 +187,6 @@ def extraction() -> Figures:
         "stock extraction": len(images) / seconds_of(stock_extract),
         "extraction": len(images) / seconds_of(lambda: extract(encoder, images, DEVICE).all()),
     }
-
-
-def choice_of_C() -> Figures:
-    """Seconds to choose C for two encoders: with scikit-learn's search and as in our stage, to the same losses."""
-    train = untrained_features()
-    C, max_iter, seed = PARAMS.logreg.C, PARAMS.logreg.max_iter, PARAMS.seed
-    losses: dict[str, list[float]] = {}
-
-    def stock() -> None:
-        scaled, folds = Scaling(train.x)(train.x).astype(np.float64), validation_folds(train.y, seed)
-        for _ in range(2):
-            search = LogisticRegressionCV(
-                Cs=sorted(C),
-                l1_ratios=(0,),
-                cv=folds,
-                scoring="neg_log_loss",
-                tol=tolerance(max(C)),  # what the largest C needs; there is one bound for all
-                max_iter=10_000,
-                refit=False,
-                use_legacy_attributes=False,
-                n_jobs=-1,
-            )
-            losses["stock"] = list(-search.fit(scaled, train.y).scores_.mean(0).ravel())
-
-    def ours() -> None:
-        with threadpool_limits(1), ThreadPoolExecutor() as threads:
-            for by_C, _ in threads.map(lambda _: validation_losses(train, C, max_iter, seed), range(2)):
-                losses["ours"] = list(by_C.values())
-
-    seconds = {"stock choice": seconds_of(stock), "choice": seconds_of(ours)}
-    np.testing.assert_allclose(losses["ours"], losses["stock"], rtol=0, atol=1e-3)
-    return seconds
-
-
-@cache
-def untrained_features() -> Split:
-    torch.manual_seed(PARAMS.seed)
-    _, images, classes = sample()
-    return Split(extract(Encoder(PARAMS.backbone, PARAMS.stem), images, DEVICE).all().numpy(), classes)
 
 
 def gemm(side: int = 2048, times: int = 5) -> Figures:
