@@ -36,7 +36,7 @@ METADATA = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed tables, with one class renamed, and made-up files for those that are not in git."""
+    """The committed tables, with one class renamed and one probe below the majority; files not in git are made up."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(ROOT / "plots/data", folder / "plots/data")
     shutil.copy(ROOT / "params.yaml", folder)
@@ -45,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrong = table[table.predicted != table.actual]
     _, renamed = wrong.groupby(["actual", "predicted"]).size().idxmax()
     predictions.write_text(predictions.read_text().replace(renamed, BOLD))
+    file = folder / "plots/data/neighbours/scores.csv"
+    scores = pd.read_csv(file)
+    scores.loc[scores.classes == "superclasses", "majority"] = 0.99
+    scores.to_csv(file, index=False)
 
     tensors = {"train_images": pictures(5000), "test_images": pictures(len(table))}
     tensors["test_unlabelled"] = torch.arange(len(table)) < 3
@@ -124,6 +128,11 @@ def test_the_numbers_in_the_page_are_those_in_the_tables(folder: Path, page: str
         cells = re.findall("<td.*?</td>", rows[f"{probes[probe]}, {classes[name]}"], re.S)
         shown = [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in cells]
         assert [text.replace("\N{MINUS SIGN}", "-").replace(" %", "%") for text in shown] == expected
+
+
+def test_the_page_names_the_probes_that_are_not_better_than_the_most_frequent_class(page: str) -> None:
+    [named] = re.findall("better than always predicting the most frequent class: (.*?)[.]<", page)
+    assert named == "nearest neighbours, 20 superclasses"
 
 
 def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_inputs(folder: Path, page: str) -> None:
