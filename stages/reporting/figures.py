@@ -179,7 +179,7 @@ def draw_fits(table: pd.DataFrame, column: str, title: str, y: str) -> Figure:
     """A score of the training and of the test split per step of a fit."""
     figure, axis = _panel(title, "iteration" if table.probe.iloc[0] == "logreg" else "epoch", y)
     _plot_fits(axis, table, column)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=4)  # inside it would cover a curve
     return figure
 
 
