@@ -1,7 +1,7 @@
 """Measures the speed: `make bench` prints the table of benchmarks/README.md.
 
 Every row except the whole stage is measured once per round, so that a slowdown of the machine affects all rows; the
-table has the median, the lowest and the highest value over the rounds. The images are those of the embedded sample, or
+table has the median, the lowest and the highest value over the rounds. The images are those of the sample, or
 noise if other sizes or numbers are needed: the time of a step does not depend on their content. All networks run on the
 GPU if there is one.
 """

@@ -1,4 +1,4 @@
-"""`python -m stages NAME`: runs a stage of dvc.yaml, or the command `predict`. The only place with side effects.
+"""`python -m stages NAME`: runs a stage of dvc.yaml, or the command `predict`.
 
 It sets the arithmetic before a numeric library is imported, checks that the stage's inputs do not change while it runs,
 and turns a user's mistake or Ctrl-C into a one-line message and the command that undoes the run.

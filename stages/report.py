@@ -29,7 +29,7 @@ HASHED_FILES += [f"models/{name}.safetensors" for name in ("initial", "simclr", 
 PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "dvc")
 SHOWN_PAIRS = 10
 DATASETS = {
-    "sample": "the embedded sample of generated textures",
+    "sample": "the sample of generated textures",
     "cifar": "CIFAR-10 (without labels) and CIFAR-100",
     "folder": "a folder of images",
 }

@@ -1,4 +1,4 @@
-"""The embedded sample: small generated images, for trying the pipeline without a download.
+"""The sample: small generated images, for trying the pipeline without a download.
 
 An image is a blotchy texture in three inks: a light, a dark and a middle one, each on a third of the area. The hues of
 the light and of the dark ink define its class: 10 times 10 are the 100 fine classes. The middle ink has the opposite of

@@ -119,8 +119,8 @@ def evaluate(
 
 def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threads: int) -> dict[tuple, Any]:
     """The results by key, in the order of the jobs."""
-    # One thread per matrix product, and several probes side by side: faster (see `make bench`), and the results do not
-    # depend on the number of probes.
+    # One thread per matrix product, and several probes side by side: faster, and the results do not depend on
+    # the number of probes.
     torch.set_num_threads(1)
     threadpool_limits(1)
     found = {}

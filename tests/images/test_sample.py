@@ -1,4 +1,4 @@
-"""The embedded sample."""
+"""The generated sample."""
 
 import colorsys
 import math
