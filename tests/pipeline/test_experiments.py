@@ -43,7 +43,7 @@ def test_a_queued_experiment_does_not_change_the_workspace_and_can_be_compared_u
     repository.commit("one neighbour")
     [show] = re.findall("^dvc exp show .*", (ROOT / "README.md").read_text(), re.M)
     shown = repository.run(f"COLUMNS=110 {show} --no-pager")
-    assert {"seed", "lr", "epochs", "linear.first", "logreg.first", "logreg.all"} <= set(shown.split())
+    assert {"seed", "lr", "temperature", "linear.first", "logreg.first", "logreg.all"} <= set(shown.split())
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown  # which marks what did not fit
     repository.run(f"git clone -q . {tmp_path}/fresh")
     fresh = Repository(tmp_path / "fresh")

@@ -28,10 +28,11 @@ TRAINING = {
 def test_the_shared_model_has_the_accuracy_of_its_probe(
     finished: Repository, repository: Repository, tmp_path: Path
 ) -> None:
-    """Shared by the README's commands; on the pictures of the test set, in a folder that has only the model."""
+    """Shared by the commands in stages/HOSTS.md; on the pictures of the test set, where there is only the model."""
     repository.run(f"git init -q --bare -b main {tmp_path}/git && git remote add origin {tmp_path}/git")
     repository.run("git push -q --set-upstream origin main")
-    text = (ROOT / "README.md").read_text().replace(" REPOSITORY", f" {tmp_path}/git").replace(" REV", " simclr@v1.0.0")
+    _, text = (ROOT / "stages/HOSTS.md").read_text().split("## A shared remote")
+    text = text.replace(" REPOSITORY", f" {tmp_path}/git").replace(" REV", " simclr@v1.0.0")
     *share, get = re.findall(r"^(?:dvc remote add|dvc push|git commit|dvc artifacts).*", text, re.M)
     for command in share:
         repository.run(command.replace(" URL", f" {tmp_path}/storage"))
