@@ -7,6 +7,7 @@ import sys
 
 import torch
 import torchvision
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
@@ -19,7 +20,7 @@ encoder.fc = torch.nn.Identity()
 encoder.load_state_dict(load_file("models/simclr.safetensors"))
 encoder.eval()
 
-picture = torchvision.io.decode_image(sys.argv[1], "RGB", apply_exif_orientation=True)
+picture = v2.functional.pil_to_tensor(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))
 square = v2.functional.center_crop(picture, min(picture.shape[1:]))
 pixels = v2.functional.resize(square, [32, 32], v2.InterpolationMode.BICUBIC) / 255  # image_size; no mean or deviation
 with torch.inference_mode():

@@ -152,21 +152,23 @@ def test_names_are_printed_in_any_encoding_and_a_closed_pipe_ends_without_an_err
         assert predicting.stderr.read() == b""
 
 
-def test_examples_run_and_print_their_usage_without_an_argument(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run_and_print_their_usage_without_an_argument(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a", "b"):
         Path("classes", name).mkdir(parents=True)
         for number, pixels in enumerate(random_images(3, ord(name))):
             Image.fromarray(pixels.numpy()).save(f"classes/{name}/{number}.png")
         Path("classes", name, ".DS_Store").touch()
-    for script, argument, expected in (
-        ("torchvision_encoder", "pictures/gray.png", "torch.Size([1, 512])"),
-        ("timm_encoder", "", "torch.Size([2, 512])"),
-        ("scikit_learn", "classes", "accuracy "),
+    for script, arguments, expected in (
+        ("torchvision_encoder", ["pictures/gray.png"], "torch.Size([1, 512])"),
+        ("timm_encoder", [], "torch.Size([2, 512])"),
+        ("scikit_learn", ["classes"], "accuracy "),
     ):
-        command = [sys.executable, ROOT / f"examples/{script}.py", argument]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        assert done.stdout.startswith(expected)
-        if argument:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(ROOT / f"examples/{script}.py"))
+        assert capsys.readouterr().out.startswith(expected)
+        if arguments:
             monkeypatch.setattr(sys, "argv", [script])
             with pytest.raises(SystemExit, match=rf"python examples/{script}\.py "):
                 runpy.run_path(str(ROOT / f"examples/{script}.py"))
