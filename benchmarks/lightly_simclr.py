@@ -9,24 +9,11 @@ import torchvision
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms import SimCLRTransform
-from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from benchmarks.textbook import DEVICE, WORKERS
-
-
-class TwoViews(Dataset[list[Tensor]]):
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.numpy()
-        self.transform = SimCLRTransform(input_size=32, cj_strength=0.5, normalize=None)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        return self.transform(Image.fromarray(self.images[index]))
+from benchmarks.textbook import DEVICE, WORKERS, TwoViews
 
 
 class SimCLR(nn.Module):
@@ -42,7 +29,8 @@ class SimCLR(nn.Module):
 def training_steps(model: SimCLR, optimizer: Optimizer, images: Tensor, batch_size: int) -> Iterator[None]:
     """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
     criterion = NTXentLoss(temperature=0.07)
-    for x0, x1 in DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
+    two_views = TwoViews(images, SimCLRTransform(input_size=32, cj_strength=0.5, normalize=None))
+    for x0, x1 in DataLoader(two_views, batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
         loss = criterion(model(x0.to(DEVICE)), model(x1.to(DEVICE)))
         loss.backward()
         optimizer.step()

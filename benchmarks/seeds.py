@@ -35,7 +35,9 @@ def over_seeds(shown: pd.DataFrame, params: list[str], metrics: list[str]) -> pd
     """A row per metric and setting of the parameters without the seed; it has the parameters that differ between rows.
 
     shown: the output of `dvc exp show --csv`, a row per run. A run that is listed twice (as a commit and as an
-    experiment) counts once. Failed runs and the uncommitted workspace do not count. Exits if a metric is missing.
+    experiment) counts once. Failed runs and the uncommitted workspace do not count, and neither do runs whose probes
+    have the metrics of an earlier row: for a run of some stages only, DVC shows the metrics of the commit before it.
+    Exits if a metric is missing.
     """
     unknown = [name for name in metrics if name not in shown]
     if unknown:
@@ -43,6 +45,10 @@ def over_seeds(shown: pd.DataFrame, params: list[str], metrics: list[str]) -> pd
     succeeded = shown["State"].isna() | (shown["State"] == "Success") if "State" in shown else True
     runs = shown[(shown["rev"] != "workspace") & succeeded].drop_duplicates(params)
     runs = runs[runs[metrics].notna().any(axis=1)]
+    repeated = runs.duplicated([name for name in metrics if "." in name])
+    if repeated.any():
+        print(f"left out, with the metrics of an earlier row: {', '.join(runs.rev[repeated])}", file=sys.stderr)
+    runs = runs[~repeated]
     if runs.empty:
         sys.exit(f"no run in the table on the standard input has succeeded; {USAGE}")
     setting = [name for name in params if name != "seed"]

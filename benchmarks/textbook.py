@@ -5,7 +5,7 @@ the speed of `stages/pretrain.py`, so it is deliberately not optimised.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +32,18 @@ TRANSFORM = transforms.Compose(
 
 
 class TwoViews(Dataset[list[Tensor]]):
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.numpy()
+    def __init__(self, images: Tensor, views: Callable[[Image.Image], list[Tensor]]) -> None:
+        self.images, self.views = images.numpy(), views
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> list[Tensor]:
-        image = Image.fromarray(self.images[index])
-        return [TRANSFORM(image), TRANSFORM(image)]
+        return self.views(Image.fromarray(self.images[index]))
+
+
+def two_views(image: Image.Image) -> list[Tensor]:
+    return [TRANSFORM(image), TRANSFORM(image)]
 
 
 def info_nce_loss(z: Tensor, temperature: float) -> Tensor:
@@ -60,7 +63,7 @@ def network() -> nn.Module:
 
 def training_steps(model: nn.Module, optimizer: Optimizer, images: Tensor, batch_size: int) -> Iterator[None]:
     """Trains on (N, 32, 32, 3) uint8 images and yields after every step, for one epoch."""
-    for views in DataLoader(TwoViews(images), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
+    for views in DataLoader(TwoViews(images, two_views), batch_size, shuffle=True, drop_last=True, num_workers=WORKERS):
         optimizer.zero_grad()
         loss = info_nce_loss(model(torch.cat(views).to(DEVICE)), 0.07)
         loss.backward()

@@ -10,7 +10,8 @@ evaluate their frozen features of the labelled images. The data are those of `dv
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -79,18 +80,13 @@ def adamw(model: nn.Module) -> AdamW:
     return AdamW(model.parameters(), lr=PARAMS.lr, weight_decay=PARAMS.weight_decay)
 
 
-def exhaust(steps: Iterator[None]) -> None:
-    for _ in steps:
-        pass
-
-
 def train_textbook(images: Tensor, start: State, epochs: int) -> State:
     model = textbook.network()
     model.load_state_dict(
         {name: start[name] for name in model.state_dict() if name in start and "fc" not in name}, strict=False
     )
     opt = adamw(model)
-    run_epochs(opt, epochs, lambda _: exhaust(textbook.training_steps(model, opt, images, PARAMS.batch_size)))
+    run_epochs(opt, epochs, lambda _: deque(textbook.training_steps(model, opt, images, PARAMS.batch_size), 0))
     return model.state_dict()
 
 
@@ -102,7 +98,7 @@ def train_lightly(images: Tensor, start: State, epochs: int) -> State:
     model.backbone.load_state_dict({theirs: start[name] for theirs, name in backbone.items()})
     model.to(DEVICE)
     opt = adamw(model)
-    run_epochs(opt, epochs, lambda _: exhaust(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size)))
+    run_epochs(opt, epochs, lambda _: deque(lightly_simclr.training_steps(model, opt, images, PARAMS.batch_size), 0))
     return {name: model.backbone.state_dict()[theirs] for theirs, name in backbone.items()}
 
 

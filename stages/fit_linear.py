@@ -3,15 +3,13 @@
 from stages.probes.linear import LinearLayer
 from stages.probing.evaluation import FrozenFeatures, evaluate
 from stages.probing.params import LinearParams as Params
-from stages.probing.tables import write_results
 
 
 def main(params: Params) -> None:
-    results = evaluate(
+    evaluate(
         "linear",
         FrozenFeatures(params.first_classes),
         ["first"],
         lambda curve: LinearLayer(**params.linear.model_dump(), seed=params.seed, curve=curve),
         params.threads,
     )
-    write_results("linear", results)

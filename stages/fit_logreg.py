@@ -14,26 +14,22 @@ import torch
 
 from stages.io.tensors import FORMAT, write_tensors
 from stages.io.writing import write_table
-from stages.probes.logreg import ChosenC, fit_few_labels
+from stages.probes.logreg import ChosenC, LogisticProbe
 from stages.probing.evaluation import FrozenFeatures, Job, evaluate, run_concurrently
 from stages.probing.params import LogregParams as Params
 from stages.probing.predictions import prediction_table
-from stages.probing.probe import Curve, class_scores
+from stages.probing.probe import Curve, class_scores, draw_labels
 from stages.probing.scores import scores
-from stages.probing.tables import TABLES, Results, write_results
+from stages.probing.tables import TABLES, Results
+
+NOT_CONVERGED = "not converged; try a higher logreg.max_iter or a smaller C"
 
 
 def main(params: Params) -> None:
-    logreg = params.logreg
-
-    def make(curve: Curve | None) -> ChosenC:
-        return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve)
-
     features = FrozenFeatures(params.first_classes)
     tasks = ["first", "all", "superclasses"]
-    results = evaluate("logreg", features, tasks, make, params.threads)
+    results = evaluate("logreg", features, tasks, partial(chosen_c, params), params.threads)
     with_few_labels = run_concurrently("few labels", few_label_jobs(features, params), features, params.threads)
-    write_results("logreg", results)
     for line in warnings_of(results, params):
         print(line)
     write_table(TABLES / "logreg/choice_of_C.csv", choice_table(results))
@@ -54,6 +50,11 @@ def main(params: Params) -> None:
     )
 
 
+def chosen_c(params: Params, curve: Curve | None = None) -> ChosenC:
+    logreg = params.logreg
+    return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve)
+
+
 def few_label_jobs(features: FrozenFeatures, params: Params) -> list[Job]:
     """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
     jobs = []
@@ -66,15 +67,20 @@ def few_label_jobs(features: FrozenFeatures, params: Params) -> list[Job]:
 
 
 def few_labels(encoder: str, per_class: int, features: FrozenFeatures, params: Params) -> tuple[list[float], str]:
-    """The test accuracy with each draw of the labelled images."""
+    """The test accuracy with each draw of the labelled images, which are the same for every encoder.
+
+    C is chosen on the first draw and kept for the others, because choosing takes many times as long as fitting.
+    """
     logreg = params.logreg
-    _, test = features.splits("all", encoder)
-    draws = features.draws(encoder, per_class, logreg.draws, params.seed)
-    probes = fit_few_labels(draws, logreg.C, logreg.max_iter, params.seed, logreg.choice_images)
+    train, test = features.splits("all", encoder)
+    drawn = (draw_labels(train.y, per_class, [params.seed, per_class, draw]) for draw in range(logreg.draws))
+    first, *others = (train.subset(rows) for rows in drawn)
+    chosen = chosen_c(params).fit(first.x, first.y)
+    probes = [chosen, *(LogisticProbe(chosen.C, logreg.max_iter).fit(draw.x, draw.y) for draw in others)]
     accuracies = [scores(class_scores(probe, test.x), test.y)["accuracy"] for probe in probes]
     line = f"{per_class} labels per class, {encoder}: test accuracy {np.mean(accuracies):.1%}"
     if stopped := sum(not probe.converged for probe in probes):
-        line += f", {stopped} of {len(probes)} fits not converged (max_iter = {logreg.max_iter})"
+        line += f", {stopped} of {len(probes)} fits {NOT_CONVERGED}"
     return accuracies, line
 
 
@@ -110,7 +116,7 @@ def warnings_of(results: Results, params: Params) -> list[str]:
     for (classes, encoder), result in results.items():
         name = f"logreg, {classes}, {encoder}"
         if not result.probe.converged:
-            lines.append(f"{name}: not converged (max_iter = {logreg.max_iter})")
+            lines.append(f"{name}: {NOT_CONVERGED}")
         if result.probe.C in (min(logreg.C), max(logreg.C)):
             lines.append(f"{name}: C = {result.probe.C:g} is at the edge of the range logreg.C; try a wider range")
     return lines

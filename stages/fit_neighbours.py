@@ -13,22 +13,20 @@ from stages.probes.neighbours import Neighbours, nearest
 from stages.probing.evaluation import FrozenFeatures, evaluate
 from stages.probing.params import NeighboursParams as Params
 from stages.probing.probe import draw_labels
-from stages.probing.tables import write_results
 
 SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
 
 
 def main(params: Params) -> None:
     features = FrozenFeatures()
-    results = evaluate(
+    evaluate(
         "neighbours",
         features,
         ["all", "superclasses"],
-        lambda _: Neighbours(params.neighbours),
+        lambda _: Neighbours(min(params.neighbours, len(features.arrays["train_fine"]))),
         params.threads,
         scores_train=False,
     )
-    write_results("neighbours", results)
     write_table(Path("data/neighbours.csv"), neighbour_table(features, params.seed))
 
 

@@ -17,7 +17,7 @@ import onnxruntime
 import pandas as pd
 import torch
 
-from stages.images.folder import pillow_warnings, read_image
+from stages.images.folder import NoRangeError, pillow_warnings, read_image
 from stages.images.listing import images_below, in_words
 from stages.io.tensors import FORMAT, open_tensors
 from stages.io.writing import replacing, write_bytes
@@ -65,12 +65,13 @@ def main() -> None:
     unreadable, drawn, width = 0, False, max(map(len, model.classes))
     embedded: list[tuple[str, np.ndarray]] = []
 
-    def read(file: Path) -> np.ndarray | None:
+    def read(file: Path) -> np.ndarray | str:
         try:
             return read_image(file, model.side, model.pixel_range)
+        except NoRangeError:
+            return "has more than 8 bits; set pixel_range in params.yaml and make the model again by `dvc repro`"
         except Exception as error:  # whatever a broken file makes one of Pillow's readers raise
-            print(f"{shortened(str(file))}: cannot be read as an image ({one_line(error)})", file=sys.stderr)
-            return None
+            return f"cannot be read as an image ({one_line(error)})"
 
     with (
         progress_bar("predicting", len(files), "pictures") as progress,
@@ -81,9 +82,13 @@ def main() -> None:
             progress.write("file,class,probability")
         for start in range(0, len(files), CHUNK):
             some = files[start : start + CHUNK]
-            images = list(threads.map(read, some))
-            readable = [(file, image) for file, image in zip(some, images, strict=True) if image is not None]
-            unreadable += len(some) - len(readable)
+            readable = []
+            for file, image in zip(some, threads.map(read, some), strict=True):
+                if isinstance(image, str):
+                    print(f"{shortened(str(file))}: {image}", file=sys.stderr)
+                    unreadable += 1
+                else:
+                    readable.append((file, image))
             if readable:
                 names, pixels = zip(*readable, strict=True)
                 features, probabilities = model(np.stack(pixels))

@@ -43,6 +43,8 @@ def main(params: Params) -> None:
             raise UserError(
                 f"params.yaml: batch_size = {params.batch_size}: is not divisible by the {world_size()} processes"
             )
+        if rank() == 0:
+            print(f"training on {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'the CPU'}")
         # Checked here, too, because a run whose inputs changed must keep its checkpoint.
         with resumable(inputs) as checkpoint, inputs_must_not_change("pretrain", stage):
             pretrain(params, device, checkpoint)

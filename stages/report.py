@@ -1,18 +1,24 @@
-"""Stage `report`: a self-contained HTML page, pictures and the model card, made from saved tables; it fits nothing."""
+"""Stage `report`: a self-contained HTML page, pictures and the model card, made from saved tables; it fits nothing.
+
+The model card has Hugging Face's format: YAML with the metrics, then text.
+"""
 
 import base64
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.io.tensors import open_tensors, read_tensors
 from stages.io.writing import write_bytes
 from stages.reporting.figures import as_png, draw
-from stages.reporting.pages import render
 from stages.reporting.summaries import (
     ENCODERS,
     conclusion,
     confused_pairs,
+    points,
     read_probe_tables,
     read_table,
     results_of,
@@ -92,3 +98,16 @@ def main(params: Params) -> None:
         encoder=encoder,
     )
     write_bytes(Path("models/README.md"), card.encode())
+
+
+def render(template: str, **content: Any) -> str:
+    """A template of stages/reporting filled with `content`, which is escaped in HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "reporting"),
+        autoescape=".html" in template,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": lambda fraction: f"{100 * fraction:.1f} %", "points": points}
+    return environment.get_template(template).render(content)

@@ -113,7 +113,9 @@ class Repository:
         identity = {
             f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
-        self.environment = os.environ | identity | {"PATH": f"{scripts}:{os.environ['PATH']}"}
+        # The CPU, also where there is a GPU, because the bytes of a GPU are others.
+        others = {"PATH": f"{scripts}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
+        self.environment = os.environ | identity | others
 
     @classmethod
     def of_working_tree(cls, path: Path) -> "Repository":
@@ -164,14 +166,16 @@ class Repository:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def kill(self, command: str, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> None:
-        """Starts a command and sends the signal to its process group as soon as `when()` is true."""
+    def kill(
+        self, command: str, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL, alone: bool = False
+    ) -> None:
+        """Starts a command and sends the signal to its process group (or to it alone) as soon as `when()` is true."""
         process = self.start(command)
         while process.poll() is None and not when():
             time.sleep(0.01)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        process.communicate()
+            (os.kill if alone else os.killpg)(process.pid, how)
+        process.communicate()  # waits for all processes, because they share the output
 
     def checkpoints(self) -> list[Path]:
         return list((self.path / CHECKPOINTS).glob("*.state"))

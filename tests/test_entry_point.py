@@ -118,15 +118,20 @@ def test_check_computes_nothing_and_imports_no_numeric_library(folder: Path) -> 
 
 
 @pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
-def test_a_library_that_ignores_its_variable_is_reported() -> None:
+def test_a_library_that_ignores_its_variable_is_reported_and_a_single_core_runs_all_threads() -> None:
     script = (
         "import os; from stages.runtime.arithmetic import fix_arithmetic, verify_arithmetic\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "fix_arithmetic('pretrain', {})\n"
         "os.environ['ATEN_CPU_CAPABILITY'] = 'default'\n"
+        "import numpy, threadpoolctl\n"
         "try: verify_arithmetic(2, True)\n"
-        "except Exception as error: print(type(error).__name__, error)"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print({each['num_threads'] for each in threadpoolctl.threadpool_info()})"
     )
-    assert "UserError torch uses DEFAULT instead of AVX2" in prints(script)
+    error, threads = prints(script).splitlines()
+    assert error.startswith("UserError torch uses DEFAULT instead of AVX2")
+    assert threads == "{2}"
 
 
 @pytest.fixture

@@ -15,6 +15,12 @@ from stages.io.tensors import read_tensors, write_tensors
 from stages.simclr.encoder import Encoder
 from tests.repository import CPU, ROOT, load_params, random_images, refusal
 
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 METADATA = {"backbone": "resnet18", "stem": "imagenet"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,14 @@ import torch
 from ruamel.yaml import YAML
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.naive_bayes import GaussianNB
 
 from stages import fit_linear, fit_logreg, fit_neighbours
 from stages.io.tensors import read_tensors, write_tensors
 from stages.probes.logreg import LogisticProbe
 from stages.probing.evaluation import FEATURES, FrozenFeatures, evaluate, tasks_of
-from stages.probing.tables import Result, headline, score_row, write_results
+from stages.probing.probe import draw_labels
+from stages.probing.tables import Result, headline, score_row
 from stages.reporting.summaries import read_probe_tables, results_of
 from stages.runtime.errors import UserError
 from tests.probing.data import clusters
@@ -123,6 +126,19 @@ def test_metrics_have_the_balanced_accuracy_only_if_the_classes_differ_in_size()
     assert set(same_sizes) == {"all", "all_gain"}
 
 
+def test_with_few_labels_c_is_chosen_on_the_first_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path)
+    features, params = FrozenFeatures(), load_params()
+    train, test = features.splits("all", "pixels")
+    draws = [train.subset(draw_labels(train.y, 5, [params.seed, 5, draw])) for draw in range(3)]
+    candidates = [fit_logreg.chosen_c(params).fit(draw.x, draw.y).C for draw in draws]
+    assert len(set(candidates)) > 1  # otherwise this test would prove nothing
+    probes = [LogisticProbe(candidates[0], 100).fit(draw.x, draw.y) for draw in draws]
+    expected = [(probe.decision_function(test.x).argmax(1) == test.y).mean() for probe in probes]
+    assert fit_logreg.few_labels("pixels", 5, features, params)[0] == expected
+
+
 def test_label_efficiency_has_a_row_per_draw_and_ends_with_all_images(runs: list[Path]) -> None:
     efficiency = table(runs[0], "logreg/label_efficiency")
     simclr = efficiency[efficiency.encoder == "simclr"]
@@ -185,7 +201,7 @@ def test_fits_that_max_iter_stopped_are_reported(
     file = tmp_path / "params.yaml"
     file.write_text(file.read_text().replace("max_iter: 100 ", "max_iter: 1 "))
     fit_logreg.main(load_params())
-    stopped = " not converged (max_iter = 1)"
+    stopped = f" {fit_logreg.NOT_CONVERGED}"
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(stopped)]
     assert sum(line.startswith("logreg, ") for line in lines) == 9  # three encoders, three kinds of classes
     assert (
@@ -199,16 +215,17 @@ def test_fits_that_max_iter_stopped_are_reported(
 
 
 @pytest.mark.parametrize("first_classes", [2, 10])
+@pytest.mark.parametrize("classifier", [RidgeClassifier(), GaussianNB()])  # with scores, with probabilities
 def test_any_classifier_of_scikit_learn_is_a_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_classes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: Any, first_classes: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_features(tmp_path)
     features = FrozenFeatures(first_classes)
-    write_results("ridge", evaluate("ridge", features, ["first"], lambda _: RidgeClassifier(), threads=1))
-    row = table(tmp_path, "scores").query("probe == 'ridge' and encoder == 'simclr' and split == 'test'")
+    evaluate("other", features, ["first"], lambda _: classifier, threads=1)
+    row = table(tmp_path, "scores").query("probe == 'other' and encoder == 'simclr' and split == 'test'")
     train, test = (clusters(count, 10, 2.0, seed).first(first_classes) for count, seed in ((120, 0), (100, 1)))
-    assert row.accuracy.item() == pytest.approx(RidgeClassifier().fit(train.x, train.y).score(test.x, test.y))
+    assert row.accuracy.item() == pytest.approx(classifier.fit(train.x, train.y).score(test.x, test.y))
 
 
 def test_noise_with_95_percent_of_the_images_in_one_class_gives_a_warning() -> None:
@@ -231,7 +248,7 @@ def test_a_chosen_c_at_the_edge_of_the_range_and_a_fit_that_has_not_converged_ar
     probe.converged = False
     results = {("all", "simclr"): Result(probe, [], [], np.array([]), np.array([]))}
     assert fit_logreg.warnings_of(results, params) == [
-        "logreg, all, simclr: not converged (max_iter = 100)",
+        f"logreg, all, simclr: {fit_logreg.NOT_CONVERGED}",
         "logreg, all, simclr: C = 0.3 is at the edge of the range logreg.C; try a wider range",
     ]
     probe.converged, probe.C = True, params.logreg.C[1]

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -172,10 +173,19 @@ def test_the_trace_detects_operations_that_depend_on_the_vendor() -> None:
     assert operations.by_vendor == {"mm of [5, 7, 7, 5]", "exp", "logsumexp", "_linalg_svd"}
 
 
+@pytest.fixture
+def number_of_threads() -> Iterator[None]:
+    """Is the same after the test as before."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.mark.usefixtures("number_of_threads")
 def test_the_libraries_of_this_process_follow_their_variables() -> None:
     verify_arithmetic(2, True)
 
 
+@pytest.mark.usefixtures("number_of_threads")
 def test_differences_from_other_machines_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

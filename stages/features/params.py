@@ -1,10 +1,7 @@
 """The parameters of `extract-features`."""
 
-from stages.runtime.params import Seed, StageParams, Threads, Weights
+from stages.runtime.params import ComputeParams, Weights
 
 
-class ExtractParams(StageParams):
-    same_bytes: bool
-    seed: Seed
-    threads: Threads
+class ExtractParams(ComputeParams):
     weights: Weights

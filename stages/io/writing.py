@@ -11,12 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.runtime.errors import UserError, one_line
-
-if TYPE_CHECKING:  # slow to import, and not every stage needs it
-    import pandas as pd
 
 
 @contextmanager
@@ -47,7 +44,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_table(path: Path, table: "pd.DataFrame") -> None:
+def write_table(path: Path, table: Any) -> None:  # of pandas, which not every stage needs and is slow to import
     write_bytes(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 

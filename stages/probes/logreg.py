@@ -5,7 +5,7 @@ Shapes: N images, D features, K classes.
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -166,14 +166,3 @@ def validation_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndar
     count = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
     folds = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
     return folds[: math.ceil(VALIDATION_IMAGES / (len(y) / count))]
-
-
-def fit_few_labels(
-    draws: Sequence[Split], C: list[float], max_iter: int, seed: int, choice_images: int
-) -> list[LogisticProbe]:
-    """A probe for each of several draws of the same number of training images.
-
-    C is chosen on the first draw and kept for the others, because choosing takes many times as long as fitting.
-    """
-    first = ChosenC(C, max_iter, seed, choice_images).fit(draws[0].x, draws[0].y)
-    return [first, *(LogisticProbe(first.C, max_iter).fit(train.x, train.y) for train in draws[1:])]

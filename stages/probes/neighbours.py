@@ -3,8 +3,6 @@
 Shapes: N images, Q images to classify, D features, K classes.
 """
 
-from typing import Self
-
 import numpy as np
 from sklearn import config_context
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
@@ -13,25 +11,16 @@ TEMPERATURE = 0.07  # Wu et al. (2018), section 3.4
 DISTANCE_MEMORY = 256  # MB; scikit-learn's default of 1024 applies to each of the probes that run at the same time
 
 
-class Neighbours:
+class Neighbours(KNeighborsClassifier):
     """The training images with the highest cosine similarity vote, each with weight exp(cosine / 0.07)."""
 
-    def __init__(self, neighbours: int) -> None:
-        self.neighbours = neighbours
-
-    def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        count = min(self.neighbours, len(x))
-        self.model = KNeighborsClassifier(count, metric="cosine", weights=_votes).fit(x, y)
-        return self
+    def __init__(self, n_neighbors: int) -> None:
+        super().__init__(n_neighbors, metric="cosine", weights=lambda distance: np.exp((1 - distance) / TEMPERATURE))
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
         """Logarithms of the fractions of the votes; -inf for a class without votes."""
         with config_context(working_memory=DISTANCE_MEMORY), np.errstate(divide="ignore"):
-            return np.log(self.model.predict_proba(x))
-
-
-def _votes(distance: np.ndarray) -> np.ndarray:
-    return np.exp((1 - distance) / TEMPERATURE)
+            return np.log(self.predict_proba(x))
 
 
 def nearest(x: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:

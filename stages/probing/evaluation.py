@@ -11,9 +11,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from stages.io.tensors import open_tensors
-from stages.probing.probe import Curve, Probe, Split, class_scores, draw_labels
+from stages.probing.probe import Curve, Probe, Split, class_scores
 from stages.probing.scores import rank_of_truth
-from stages.probing.tables import Result, Results, score_row
+from stages.probing.tables import Result, Results, score_row, write_results
 from stages.runtime.errors import UserError
 from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
@@ -58,11 +58,6 @@ class FrozenFeatures:
         task = self.tasks[classes]
         return ~self.arrays["test_seen"][self.arrays[f"test_{task.labels}"] < task.classes]
 
-    def draws(self, encoder: str, per_class: int, count: int, seed: int) -> list[Split]:
-        """`count` random draws of `per_class` training images, the same for every encoder."""
-        train, _ = self.splits("all", encoder)
-        return [train.subset(draw_labels(train.y, per_class, [seed, per_class, draw])) for draw in range(count)]
-
 
 def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int | None) -> dict[str, Task]:
     """The tasks by name; no task `first` if that is all classes, and no `superclasses` if there are none."""
@@ -87,7 +82,7 @@ def evaluate(
     threads: int,
     scores_train: bool = True,
 ) -> Results:
-    """Fits and scores the probe `name` for every task and encoder.
+    """Fits and scores the probe `name` for every task and encoder, and writes its tables and metrics.
 
     tasks: those that the data do not have are skipped; if all are skipped, the task is `all`. make: returns a new
     probe. scores_train: whether to score the training images, too (not for nearest neighbours, where each is its own).
@@ -114,7 +109,9 @@ def evaluate(
         for encoder in features.encoders:
             train, _ = features.splits(classes, encoder)
             jobs.append(Job((classes, encoder), len(train.y) * train.classes, partial(run, classes, encoder)))
-    return run_concurrently(name, jobs, features, threads)
+    results = run_concurrently(name, jobs, features, threads)
+    write_results(name, results)
+    return results
 
 
 def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threads: int) -> dict[tuple, Any]:

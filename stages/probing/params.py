@@ -4,21 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.runtime.params import (
-    AtLeastTwo,
-    Count,
-    LearningRate,
-    NonNegative,
-    Positive,
-    Section,
-    Seed,
-    StageParams,
-    Threads,
-)
+from stages.runtime.params import AtLeastTwo, ComputeParams, Count, LearningRate, NonNegative, Section
 
 
 class Logreg(Section):
-    C: Annotated[list[Positive], Field(min_length=1)]
+    # The fits of more extreme values overflow.
+    C: Annotated[list[Annotated[float, Field(ge=1e-9, le=1e9)]], Field(min_length=1)]
     choice_images: AtLeastTwo
     max_iter: Count
     labels_per_class: list[AtLeastTwo]
@@ -32,21 +23,15 @@ class Linear(Section):
     weight_decay: NonNegative
 
 
-class ProbeParams(StageParams):
-    same_bytes: bool
-    seed: Seed
-    threads: Threads
-
-
-class LogregParams(ProbeParams):
+class LogregParams(ComputeParams):
     first_classes: AtLeastTwo
     logreg: Logreg
 
 
-class LinearParams(ProbeParams):
+class LinearParams(ComputeParams):
     first_classes: AtLeastTwo
     linear: Linear
 
 
-class NeighboursParams(ProbeParams):
+class NeighboursParams(ComputeParams):
     neighbours: Count

@@ -22,7 +22,10 @@ class Probe(Protocol):
 
 
 def class_scores(probe: Probe, x: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, K) class scores, also for two classes."""
+    """(N, D) -> (N, K) class scores, also for two classes; logarithms of the probabilities if there are no scores."""
+    if not hasattr(probe, "decision_function"):
+        with np.errstate(divide="ignore"):  # -inf at probability 0
+            return np.log(probe.predict_proba(x))  # type: ignore[attr-defined]
     z = probe.decision_function(x)
     return np.stack([np.zeros_like(z), z], 1) if z.ndim == 1 else z
 

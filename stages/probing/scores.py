@@ -10,7 +10,6 @@ from scipy.special import log_softmax
 from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
-BINS = 15  # for the calibration error, as in Guo et al. (2017)
 
 
 def scores(z: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -47,11 +46,3 @@ def paired_gain(correct: np.ndarray, correct_of_control: np.ndarray) -> tuple[fl
     middle = (won - lost) / images
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(won + lost - (won - lost) ** 2 / images) / images
     return (won - lost) / len(correct), max(-1.0, middle - half), min(1.0, middle + half)
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The expected calibration error of Guo et al. (2017), equation 3. confidence, correct: (N,)."""
-    bins = np.ceil(confidence * BINS).clip(1, BINS)
-    gaps = [abs(confidence[bins == each].mean() - correct[bins == each].mean()) for each in np.unique(bins)]
-    images = [float((bins == each).mean()) for each in np.unique(bins)]
-    return float(np.dot(gaps, images))

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from stages.io.writing import write_metrics, write_table
-from stages.probing.scores import calibration_error, interval, paired_gain, rank_of_truth, scores
+from stages.probing.scores import interval, paired_gain, rank_of_truth, scores
 
 TABLES = Path("plots/data")
 
@@ -43,19 +42,17 @@ def score_row(split: str, z: np.ndarray, y: np.ndarray, train_y: np.ndarray) -> 
     found = scores(z, y)
     # An interval makes sense only for images that the probe has not seen.
     low, high = interval(found["accuracy"], len(y)) if split == "test" else (np.nan, np.nan)
-    correct = rank_of_truth(z, y) <= 1
     return {
         "split": split,
         "images": len(y),
         "accuracy": found["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,
-        "balanced_accuracy": balanced_accuracy(correct, y),
+        "balanced_accuracy": balanced_accuracy(rank_of_truth(z, y) <= 1, y),
         "majority": float((y == np.bincount(train_y).argmax()).mean()),
         "top5": found["top5"],
         # Not finite if a true class got no votes from the nearest neighbours.
         "loss": found["loss"] if np.isfinite(found["loss"]) else np.nan,
-        "calibration_error": calibration_error(softmax(z, axis=1).max(1), correct),
     }
 
 

@@ -63,8 +63,6 @@ def draw(
     chance = {"loss": math.log(candidates), "top1": 1 / candidates}
     names = groups(predictions)
     group_of = dict(zip(predictions.actual, predictions.actual_group, strict=True))
-    scores = tables["scores"].set_index(["probe", "classes", "encoder", "split"])
-    calibration_error = scores.calibration_error["logreg", "all", "simclr", "test"]
     of_all = tables["fits"][(tables["fits"].probe == "logreg") & (tables["fits"].classes == "all")]
     fits = {
         f"{probe}, {classes}, {column}": draw_fits(
@@ -82,7 +80,7 @@ def draw(
         "alignment": draw_pretraining(pretrain, [*HEALTH], "Alignment and uniformity, held-out images"),
         "rank": draw_pretraining(pretrain, ["rank"], "Effective rank of the embeddings", "RankMe"),
         "C": draw_choice_of_c(choice[choice.classes == "all"]),
-        "reliability": draw_reliability(reliability(predictions), calibration_error),
+        "reliability": draw_reliability(reliability(predictions)),
         "confusion": draw_confusion(predictions, names),
         "classes": draw_accuracy_of_classes(accuracy_of_classes(predictions)),
         "views": draw_views(views["images"], views["first"], views["second"]),
@@ -206,13 +204,17 @@ def draw_choice_of_c(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_reliability(bins: pd.DataFrame, calibration_error: float) -> Figure:
-    """Accuracy against confidence; the area of a point grows with the number of its images."""
+def draw_reliability(bins: pd.DataFrame) -> Figure:
+    """Accuracy against confidence; the area of a point grows with the number of its images.
+
+    The expected calibration error is that of Guo et al. (2017), equation 3.
+    """
     figure, axis = _panel("Calibration after SimCLR, all classes", "confidence of the probe", "accuracy")
     axis.plot([0, 1], [0, 1], ":", color=GRAY, label="perfectly calibrated")
     axis.plot(bins.confidence, bins.accuracy, color=BLUE)
     size = 12 + 160 * bins.images / bins.images.max()
-    label = f"probe (expected calibration error {calibration_error:.3f})"
+    error = np.average((bins.accuracy - bins.confidence).abs(), weights=bins.images)
+    label = f"probe (expected calibration error {error:.3f})"
     axis.scatter(bins.confidence, bins.accuracy, size, color=BLUE, label=label)
     for axes in (axis.xaxis, axis.yaxis):
         axes.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -52,12 +52,16 @@ def environment_variables(params: dict[str, Any], compatible: bool) -> dict[str,
 
 
 def verify_arithmetic(threads: int, same_bytes: bool) -> None:
-    """Raises UserError if a library ignores its variable; prints a warning if results differ from other machines."""
+    """After the imports: completes the settings, and raises UserError if a library ignores its variable.
+
+    Prints a line if results differ from those of other machines.
+    """
     import torch
     from joblib import cpu_count
     from numpy._core._multiarray_umath import __cpu_features__
-    from threadpoolctl import threadpool_info
+    from threadpoolctl import threadpool_info, threadpool_limits
 
+    threadpool_limits(threads, user_api="blas")  # OpenBLAS starts with no more threads than cores, despite its variable
     cores = cpu_count()  # that this process may use: a container can have fewer
     if "LOCAL_WORLD_SIZE" not in os.environ and cores > threads:  # not under torchrun, whose processes use more cores
         print(f"using {threads} of {cores} cores; `-S threads={cores}` is faster, but changes the results")

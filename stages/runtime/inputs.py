@@ -97,5 +97,5 @@ def inputs_must_not_change(name: str, stage: Stage) -> Iterator[None]:
     if changed := [name for name in before | after if after.get(name) != before.get(name)]:
         raise UserError(
             f"{', '.join(changed)}: changed while the stage {name} ran, so its result is not recorded; "
-            "`dvc repro` runs it again with the current inputs"
+            "run it again, with the inputs as they were (training then resumes) or as they are now"
         )

@@ -16,7 +16,6 @@ from stages.runtime.errors import UserError, one_line, shortened
 FILE = Path("params.yaml")
 
 LARGEST_NUMBER = 1e15  # a float represents every integer up to here exactly, and messages can show it
-Positive = Annotated[float, Field(gt=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
@@ -44,6 +43,14 @@ class StageParams(Section):
     """The parameters that a stage reads; all others are ignored."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class ComputeParams(StageParams):
+    """Those of all stages that compute."""
+
+    same_bytes: bool
+    seed: Seed
+    threads: Threads
 
 
 S = TypeVar("S", bound=StageParams)
@@ -87,7 +94,7 @@ def _explain(detail: Any) -> str:
         case "invalid_key":
             return f"{key} is not a valid parameter name"
         case "extra_forbidden":
-            return f"{key} is not a parameter of this pipeline"
+            return f"{key} is not a parameter of this pipeline; remove it, or declare it in a params.py (README.md)"
     value = detail["input"]
     return f"{key} = {_brief(value)} ({type(value).__name__}): {detail['msg'].lower()}"
 

@@ -101,10 +101,11 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     distance = torch.arange(1, reach + 1, device=x.device)[:, None]
     weights = torch.exp2(distance.square() * (-0.5 / math.log(2) / sigma.square().clamp(min=1e-6)))
     weights = (weights / (1 + 2 * weights.sum(0)))[:, :, None, None, None]  # (reach, B, 1, 1, 1)
+    centre = 1 - 2 * weights.sum(0)
     x = F.pad(x, (reach, reach, reach, reach), mode="reflect")
     for dim in (2, 3):
         side = x.shape[dim] - 2 * reach
-        y = (1 - 2 * weights.sum(0)) * x.narrow(dim, reach, side)
+        y = centre * x.narrow(dim, reach, side)
         for d in range(1, reach + 1):
             y += weights[d - 1] * (x.narrow(dim, reach - d, side) + x.narrow(dim, reach + d, side))
         x = y

@@ -27,18 +27,30 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @contextmanager
 def processes() -> Iterator[torch.device]:
-    """Joins the process group that torchrun started, if any. Yields this process's device: its GPU, or else the CPU."""
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    """Joins the process group that torchrun started, if any. Yields this process's device: its GPU, or else the CPU.
+
+    Raises UserError if there are too few GPUs, if the memory of one is full, or if another process ends.
+    """
+    cuda, number = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", 0))
+    if cuda and number >= torch.cuda.device_count():
+        raise UserError(
+            f"params.yaml: launch: starts more processes than this host has GPUs ({torch.cuda.device_count()}); start "
+            "fewer, or set CUDA_VISIBLE_DEVICES= in the environment to use the CPU"
+        )
+    device = torch.device("cuda", number) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    if sys.platform == "linux":  # otherwise this process goes on when DVC or torchrun is killed, and its result is lost
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if dist.is_torchelastic_launched():
-            if sys.platform == "linux":  # otherwise the processes go on training when torchrun is killed
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             dist.init_process_group(backend, timeout=TIMEOUT, device_id=device if cuda else None)
         yield device
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the memory of the GPU is full; use a smaller batch_size, or stop the other programs that use it"
+        ) from error
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise

@@ -22,6 +22,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stages.io.tensors import read_tensors
+from stages.runtime.errors import UserError
 
 BACKBONES = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -91,10 +92,18 @@ class Encoder(ResNet):
                 module.__class__ = kind
 
     def load_torchvision(self, state: dict[str, Tensor]) -> None:
-        """Loads torchvision's weights, except for the classifier and, with the CIFAR stem, the stem."""
+        """Loads torchvision's weights, except for the classifier and, with the CIFAR stem, the stem.
+
+        Raises UserError if they are those of another backbone.
+        """
         own = self.state_dict()
         kept = ("conv1.", "bn1.") if self.stem == "cifar" else ()
-        self.load_state_dict({name: own[name] if name.startswith(kept) else state[name] for name in own})
+        try:
+            self.load_state_dict({name: own[name] if name.startswith(kept) else state[name] for name in own})
+        except (KeyError, RuntimeError) as error:
+            raise UserError(
+                "the starting weights are those of another backbone; `dvc repro` gets the right ones"
+            ) from error
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) pixels 0..255 -> h (B, D)."""

@@ -59,7 +59,7 @@ class GraphedStep:
     def _record(self, images: Tensor) -> None:
         self.images = images.clone()
         self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(self.step.rng)
+        self.graph.register_generator_state(self.step.rng)  # does nothing, with a warning, from PyTorch 2.14 on
         # Thread-local, because other threads read images and write checkpoints during the capture.
         capture = torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local")
         with self._optimizer_settings(lr=self.lr, capturable=True), capture:

@@ -94,7 +94,7 @@ def find_problem(
     for number, loss in enumerate([*losses, heldout["loss"]], 1):
         if not math.isfinite(loss):
             where = f"step {number}" if number <= len(steps) else f"after step {len(steps)}, on held-out images"
-            return f"{where}: the loss is {loss}; a smaller lr or a higher temperature usually helps"
+            return f"{where}: the loss is {loss}; a smaller lr or weight_decay or a higher temperature usually helps"
     if heldout["uniformity"] > COLLAPSE_UNIFORMITY:
         contrast = float(images[examples].float().std((1, 2, 3)).mean())
         advice = "a smaller lr or stronger augmentation usually helps"

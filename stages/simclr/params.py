@@ -4,24 +4,32 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from stages.runtime.params import (
     LARGEST_NUMBER,
     AtLeastTwo,
     Backbone,
+    ComputeParams,
     Count,
     LearningRate,
     NonNegative,
     Probability,
     Section,
-    Seed,
     StageParams,
-    Threads,
 )
 
-# The command before `-m stages pretrain` in dvc.yaml: Python, or torchrun with its options.
-LAUNCH = "^(python|torchrun( -[^ ]+)*)$"
+PROCESSES = r"--n(?:proc[-_]per[-_]node|nodes)"
+LAUNCH = rf"python|torchrun( --standalone| (?!{PROCESSES}=0)--[a-z][a-z_-]*=[^ ]+)*"
+
+
+def _launch(command: str) -> str:
+    if not re.fullmatch(LAUNCH, command):
+        raise PydanticCustomError(
+            "launch", "must be python, or torchrun with options --name=value (or --standalone), one space between them"
+        )
+    return command
 
 
 class Augment(Section):
@@ -32,7 +40,7 @@ class Augment(Section):
     flip: bool
 
 
-class PretrainParams(StageParams):
+class PretrainParams(ComputeParams):
     augment: Augment
     backbone: Backbone
     batch_size: AtLeastTwo
@@ -40,22 +48,19 @@ class PretrainParams(StageParams):
     lr: LearningRate
     # In one or two dimensions, untrained embeddings are almost equal, which would be reported as a collapse.
     projection_dim: Annotated[int, Field(ge=8, le=4096)]
-    same_bytes: bool
-    seed: Seed
     stem: Literal["imagenet", "cifar"]
     # Below 0.001, exp(cosine / temperature) overflows float32.
     temperature: Annotated[float, Field(ge=0.001, le=LARGEST_NUMBER, allow_inf_nan=False)]
-    threads: Threads
     weight_decay: NonNegative
 
 
 class LaunchParams(StageParams):
     """The start command of the stages that several processes can run together; used in dvc.yaml."""
 
-    launch: Annotated[str, Field(pattern=LAUNCH)]
+    launch: Annotated[str, AfterValidator(_launch)]  # the command before `-m stages pretrain`
 
     @property
     def processes(self) -> int:
         """The number of processes that `launch` starts; 1 if it does not give a number."""
-        numbers = re.findall(r"--n(?:proc[-_]per[-_]node|nodes)=([1-9]\d*)", self.launch)
+        numbers = re.findall(rf"{PROCESSES}=([1-9]\d*)", self.launch)
         return math.prod(map(int, numbers))

@@ -63,7 +63,8 @@ def load_batches(images: Rows | Tensor, batches: tuple[Tensor, ...]) -> Iterator
 
     images: (N, H, W, 3) uint8; batches: (B,) indices each. Yields (V, H, W, 3) uint8: every image twice, first all
     images for the first views, then all for the second views. Images that are not on the GPU are prefetched and copied
-    from pinned memory, so that no step waits for them.
+    from pinned memory, so that no step waits for them. The host waits if it is three copies ahead of the GPU, because
+    pinned memory is reused only after the copy.
     """
     device = batches[0].device
     if isinstance(images, Tensor) and images.device == device:
@@ -74,20 +75,30 @@ def load_batches(images: Rows | Tensor, batches: tuple[Tensor, ...]) -> Iterator
         rows = images[shard(batch.repeat(2))]
         return rows.pin_memory() if device.type == "cuda" else rows
 
+    def copied(loading: Future[Tensor]) -> Tensor:
+        rows = loading.result().to(device, non_blocking=True)
+        if rows.is_cuda:
+            copying.append(torch.cuda.current_stream(device).record_event())
+            if len(copying) > READ_AHEAD_BATCHES:
+                copying.popleft().synchronize()
+        return rows
+
     waiting: deque[Future[Tensor]] = deque()
+    copying: deque[torch.cuda.Event] = deque()
     with ThreadPoolExecutor(1) as reader:
         for batch in [batch.cpu() for batch in batches]:
             waiting.append(reader.submit(load, batch))
             if len(waiting) > READ_AHEAD_BATCHES:
-                yield waiting.popleft().result().to(device, non_blocking=True)
-        for loading in waiting:
-            yield loading.result().to(device, non_blocking=True)
+                yield copied(waiting.popleft())
+        yield from map(copied, waiting)
 
 
 def embed(model: nn.Module, images: Tensor, view: View, rng: Generator) -> Tensor:
     """z (V, P) of all processes, from one view of each image in this process's part of (V, H, W, 3)."""
     views = view(images, rng)
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
+    # Only where the GPU computes in bfloat16: older ones emulate it, which is slower than float32.
+    bfloat16 = views.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    with torch.autocast(views.device.type, torch.bfloat16, enabled=bfloat16):
         z = model(views.contiguous(memory_format=torch.channels_last))
     return all_gather(z)
 
@@ -101,7 +112,10 @@ def loss_and_metrics(z: Tensor, temperature: float) -> tuple[Tensor, Metrics]:
 
 @dataclass
 class TrainingStep:
-    """One step on a batch. Nothing in it synchronises with the device, so that it can be a CUDA graph (`graph.py`)."""
+    """One step on a batch. It never waits for the device, so that it can be a CUDA graph (`graph.py`).
+
+    Except with several GPUs, where PyTorch's SyncBatchNorm waits three times per layer.
+    """
 
     model: nn.Module
     optimizer: Optimizer

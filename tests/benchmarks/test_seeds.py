@@ -21,12 +21,15 @@ c,,0.5,0,0.1,
 d,Failed,,2,0.1,
 e,Queued,,3,0.1,
 f,Running,0.5,4,0.1,
+g,,0.7,5,0.1,
 """)
 )
 PARAMS = ["seed", "lr", "mirror"]
 
 
-def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_once() -> None:
+def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     first, second = over_seeds(SHOWN, PARAMS, ["logreg.first"]).to_dict("records")
     deviation = pytest.approx(0.2 / 2 * 2**0.5)  # of two values: half the difference times sqrt(2)
     assert first == {
@@ -35,6 +38,7 @@ def test_runs_that_differ_only_in_the_seed_form_one_row_and_duplicates_count_onc
     }  # fmt: skip
     assert (second["lr"], second["seeds"], second["mean"]) == (0.2, 1, 0.9)
     assert np.isnan(second["std"])
+    assert capsys.readouterr().err == "left out, with the metrics of an earlier row: g\n"
 
 
 def test_a_table_without_the_metrics_gives_an_error() -> None:

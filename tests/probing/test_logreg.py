@@ -11,7 +11,6 @@ from stages.probes.logreg import (
     ChosenC,
     LogisticProbe,
     Scaling,
-    fit_few_labels,
     has_converged,
     newton,
     validation_folds,
@@ -133,17 +132,6 @@ def test_convergence_is_measured_by_the_gradient(classes: int) -> None:
     assert LogisticProbe(0.1, 100).fit(train.x, train.y).converged
     assert not LogisticProbe(0.1, 1).fit(train.x, train.y).converged
     assert not ChosenC(GRID, 1, 0, 1000).fit(train.x, train.y).converged
-
-
-def test_with_few_labels_c_is_chosen_on_the_first_draw() -> None:
-    draws = [clusters(40, spread=3.0, seed=seed) for seed in range(3)]
-    test = clusters(200, spread=3.0, seed=9)
-    candidates = [chosen(draw, GRID).C for draw in draws]
-    assert len(set(candidates)) > 1  # otherwise this test would prove nothing
-    models = [LogisticRegression(C=candidates[0], **EXACT).fit(scaled(draw.x), draw.y) for draw in draws]
-    expected = [m.score(Scaling(draw.x)(test.x), test.y) for m, draw in zip(models, draws, strict=True)]
-    found = fit_few_labels(draws, GRID, 100, seed=0, choice_images=1000)
-    assert [(p.decision_function(test.x).argmax(1) == test.y).mean() for p in found] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -41,5 +41,4 @@ def test_the_nearest_rows_come_first() -> None:
 
 
 def test_if_there_are_fewer_images_than_neighbours_all_are_used() -> None:
-    assert Neighbours(20).fit(X[:5], Y[:5]).decision_function(QUERIES).shape == (15, 5)
     assert nearest(X[:5], QUERIES, 20).shape == (15, 5)

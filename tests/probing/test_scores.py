@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from stages.probing.scores import calibration_error, interval, paired_gain, scores
+from stages.probing.scores import interval, paired_gain, scores
 
 RNG = np.random.default_rng(0)
 Z, Y = RNG.normal(size=(60, 7)).astype(np.float32), np.arange(60) % 7
@@ -63,15 +63,3 @@ def test_swapping_the_probes_changes_the_sign_of_the_gain() -> None:
 def test_equal_predictions_give_zero_gain() -> None:
     gain, low, high = paired_gain(np.arange(100) < 60, np.arange(100) < 60)
     assert (gain, low) == (0, pytest.approx(-high))
-
-
-def test_calibration_error_is_the_weighted_distance_in_15_bins() -> None:
-    confidence, correct = RNG.random(200), RNG.random(200) < 0.6
-    error = 0.0
-    for number in range(15):
-        inside = [i for i, p in enumerate(confidence) if number / 15 < p <= (number + 1) / 15]
-        if inside:
-            accuracy = sum(bool(correct[i]) for i in inside) / len(inside)
-            error += len(inside) / 200 * abs(accuracy - sum(confidence[i] for i in inside) / len(inside))
-    assert calibration_error(confidence, correct) == pytest.approx(error, rel=1e-5)
-    assert calibration_error(np.ones(10), np.arange(10) < 5) == pytest.approx(0.5)

@@ -14,6 +14,7 @@ from stages.reporting.figures import (
     draw_maps,
     draw_mistakes,
     draw_neighbours,
+    draw_reliability,
 )
 from tests.repository import ROOT, random_images
 
@@ -52,6 +53,12 @@ def test_a_row_of_the_confusion_matrix_is_the_percentages_of_an_actual_group() -
     assert axis.get_title() == "Confusion matrix (% of each actual superclass)"
     assert axis.images[0].get_array().tolist() == [[75, 25, 0], [0, 100, 0], [0, 0, 0]]
     assert [text.get_text() for text in axis.texts] == ["75", "25", "100"]
+
+
+def test_the_calibration_error_is_the_mean_distance_of_the_points_from_the_diagonal_weighted_by_images() -> None:
+    bins = pd.DataFrame({"confidence": [0.2, 0.9], "accuracy": [0.5, 0.8], "images": [1, 3]})
+    legend = draw_reliability(bins).axes[0].get_legend()
+    assert legend.get_texts()[1].get_text() == "probe (expected calibration error 0.150)"  # (0.3 + 3 * 0.1) / 4
 
 
 def test_without_mistakes_the_picture_is_empty() -> None:

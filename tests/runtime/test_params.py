@@ -68,11 +68,14 @@ MISTAKES = [
     ("batch_size", "1", "batch_size = 1 (int): input should be greater than or equal to 2"),
     ("batch_size", "25.6", "batch_size = 25.6 (float): input should be a valid integer"),
     ("batch_size", "true", "batch_size = True (bool): input should be a valid integer"),
-    ("launch", "pyhton", "launch = 'pyhton' (str): string should match pattern '^(python|torchrun( -[^ ]+)*)$'"),
+    ("launch", "pyhton", "launch = 'pyhton' (str): must be python, or torchrun with options --name=value"),
+    ("launch", "torchrun --nproc-per-node=0", "launch = 'torchrun --nproc-per-node=0' (str): must be python, or"),
+    ("launch", "torchrun -h", "launch = 'torchrun -h' (str): must be python, or torchrun with options --name=value"),
     ("data", "imagenet", "data = 'imagenet' (str): input should be 'sample', 'cifar' or 'folder'"),
     ("  flip", "yes", "augment.flip = 'yes' (str): input should be a valid boolean"),
     ("  blur", "1.5", "augment.blur = 1.5 (float): input should be less than or equal to 1"),
     ("  C", "[] #", "logreg.C = [] (list): list should have at least 1 item"),
+    ("  C", "[1e-60] #", "logreg.C.0 = 1e-60 (float): input should be greater than or equal to 0.000000001"),
     ("  C", "[0.1, x] #", "logreg.C.1 = 'x' (str): input should be a valid number"),
 ]
 
@@ -86,7 +89,8 @@ def test_a_mistake_gets_one_line_that_names_it(key: str, value: str, expected: s
 def test_a_missing_and_an_unknown_key_get_a_line_each() -> None:
     assert refusal(r"^lr:", "learning_rate:") == [
         "params.yaml: lr is missing",
-        "params.yaml: learning_rate is not a parameter of this pipeline",
+        "params.yaml: learning_rate is not a parameter of this pipeline; remove it, or declare it in a params.py "
+        "(README.md)",
     ]
 
 

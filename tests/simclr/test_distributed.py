@@ -15,7 +15,7 @@ from stages.features.extraction import extract
 from stages.simclr import distributed, training
 from stages.simclr.loss import cosine_similarities, without_self
 from stages.simclr.model import SimCLR
-from tests.repository import CPU, VIEW, random_images
+from tests.repository import CPU, VIEW, random_images, refusal
 
 BATCH, PROCESSES = 8, 2
 TOLERANCE = 1e-10  # relative to the largest value of a tensor
@@ -111,6 +111,19 @@ def test_loss_gradients_batchnorm_and_features_of_several_processes_equal_those_
         assert max(difference(runs[0][mistake], alone).values()) > 1e-3, mistake
     expected = features()
     assert all(torch.equal(each["features"], expected) for each in runs)
+
+
+def test_a_process_without_a_gpu_and_a_full_gpu_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills_the_memory() -> None:
+        with distributed.processes():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refusal(fills_the_memory).startswith("the memory of the GPU is full; use a smaller batch_size")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert "launch: starts more processes than this host has GPUs (2)" in refusal(fills_the_memory)
 
 
 def test_with_one_process_the_functions_return_their_argument() -> None:

@@ -19,7 +19,7 @@ from stages.runtime.params import Backbone
 from stages.simclr.encoder import BACKBONES, Encoder, TinyMapConv2d
 from stages.simclr.model import SimCLR
 from stages.simclr.training import TrainingStep
-from tests.repository import CPU, VIEW, random_images
+from tests.repository import CPU, VIEW, random_images, refusal
 
 FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 
@@ -85,6 +85,8 @@ def test_torchvisions_weights_are_loaded_except_for_the_stem_of_cifar(stem: str)
     kept = ("conv1.", "bn1.") if stem == "cifar" else ()
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, (own if name.startswith(kept) else state)[name]), name
+    for other in ("resnet34", "resnet50"):
+        assert "those of another backbone" in refusal(Encoder(other, stem).load_torchvision, state)
 
 
 @cache

@@ -1,6 +1,7 @@
 """The parts of the training loop: split, random numbers, batches, steps, epochs, errors."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from stages.io.tensors import open_tensors, write_tensors
+from stages.simclr import augmentation
 from stages.simclr.graph import GraphedStep
 from stages.simclr.model import SimCLR
 from stages.simclr.monitoring import find_problem
@@ -29,6 +31,7 @@ from stages.simclr.training import (
 )
 from tests.repository import CPU, VIEW, random_images
 
+META = torch.device("meta")
 GPUS = [torch.device("cuda", 0)] * torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not GPUS, reason="there is no GPU")
 
@@ -102,6 +105,23 @@ def test_nothing_in_a_step_waits_for_the_device_or_copies_from_the_host() -> Non
         for waits in (lambda: torch.tensor([5.0, 3.0, 1.0], device=CPU), lambda: torch.ones(1).item()):
             with pytest.raises(RuntimeError, match="would wait"):
                 waits()
+
+
+class MetaGenerator(Generator):
+    device = property(lambda _: META)  # type: ignore[assignment]
+
+
+def test_a_step_reads_no_value_and_needs_no_tensor_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device meta, where tensors have no values and fit to no tensor of the CPU."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
+    model = SimCLR("resnet18", "imagenet", 128).to(META)
+    step = TrainingStep(model, torch.optim.SGD(model.parameters()), VIEW, 0.5, MetaGenerator())
+    images = torch.empty(16, 32, 32, 3, dtype=torch.uint8, device=META)
+    assert {value.device for value in step(images).values()} == {META}
+    for mistake in (lambda x: x + torch.ones(32), lambda x: x + x.cpu().to(META), lambda x: x + x[x > 0].mean()):
+        monkeypatch.setattr(augmentation, "turn_hue", lambda x, _, mistake=mistake: mistake(x))
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            step(images)
 
 
 @pytest.mark.parametrize("device", [CPU, *GPUS])
