@@ -31,7 +31,7 @@ from stages.features.extraction import extract
 from stages.io.tensors import open_tensors, read_tensors
 from stages.probes.logreg import ChosenC
 from stages.probes.neighbours import Neighbours
-from stages.probing.probe import Probe, Split, class_scores
+from stages.probing.probe import Split, class_scores
 from stages.probing.scores import interval, scores
 from stages.runtime.arithmetic import prepare_torch
 from stages.runtime.params import read_params, validated
@@ -138,9 +138,7 @@ def probed(state: State, labelled: dict[str, Tensor]) -> str:
     first, first_test = train.first(PARAMS.first_classes), test.first(PARAMS.first_classes)
     fit = PARAMS.logreg
     logreg = ChosenC(fit.C, fit.max_iter, PARAMS.seed, fit.choice_images)
-    jobs: list[tuple[Probe, Split, Split]] = [
-        (logreg, first, first_test), (Neighbours(PARAMS.neighbours), train, test)
-    ]  # fmt: skip
+    jobs = ((logreg, first, first_test), (Neighbours(PARAMS.neighbours), train, test))
     cells = []
     with threadpool_limits(1):
         for probe, fitted, tested in jobs:

@@ -17,7 +17,6 @@ from stages.io.writing import require_writable, write_bytes
 from stages.probing.params import LinearParams, LogregParams, NeighboursParams
 from stages.runtime.errors import shortened
 from stages.runtime.inputs import checkpoint_folder
-from stages.runtime.machine import memory
 from stages.runtime.params import params_error
 from stages.simclr.params import LaunchParams, PretrainParams
 
@@ -50,12 +49,6 @@ def contradictions(params: Params) -> list[str]:
     if params.batch_size % params.processes:
         found.append(
             f"batch_size = {params.batch_size}: is not divisible by the {params.processes} processes of launch"
-        )
-    needed = 24 * (2 * params.batch_size) ** 2  # bytes of six copies of the similarities in float32
-    if needed > memory():
-        found.append(
-            f"batch_size = {params.batch_size}: needs {needed / 1e9:.0f} GB for the similarities of a batch, more than "
-            "this machine has; use a smaller value"
         )
     return found
 

@@ -39,7 +39,6 @@ def test_the_message_about_a_batch_that_is_too_large_gives_the_readme_command_fo
         ({"folder": "/typo"}, "folder = '/typo': there is no such folder"),
         ({"pixel_range": [1, 1]}, "pixel_range = [1.0, 1.0]: the first number (black) must be"),
         ({"launch": "torchrun --nproc-per-node=3"}, "batch_size = 256: is not divisible by the 3 processes of launch"),
-        ({"batch_size": 2**30}, f"batch_size = {2**30}: needs "),
     ],
 )
 def test_parameters_that_contradict_each_other_are_reported(changes: dict[str, object], expected: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from stages.io.tensors import open_tensors
-from stages.probing.probe import Curve, Probe, Split, class_scores
+from stages.probing.probe import Curve, Split, class_scores
 from stages.probing.scores import rank_of_truth
 from stages.probing.tables import Result, Results, score_row, write_results
 from stages.runtime.errors import UserError
@@ -19,7 +19,6 @@ from stages.runtime.machine import free_memory
 from stages.runtime.progress import progress_bar
 
 FEATURES = Path("data/features.safetensors")
-MakeProbe = Callable[[Curve | None], Probe]
 
 
 class Task(NamedTuple):
@@ -78,7 +77,7 @@ def evaluate(
     name: str,
     features: FrozenFeatures,
     tasks: Sequence[str],
-    make: MakeProbe,
+    make: Callable[[Curve | None], Any],
     threads: int,
     scores_train: bool = True,
 ) -> Results:

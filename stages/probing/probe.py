@@ -1,31 +1,24 @@
-"""Common to all probes: labelled features, and the interface, which is scikit-learn's.
+"""Common to all probes, which have scikit-learn's interface: labelled features, class scores, curves.
 
 Shapes: N images, D features, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 
 from stages.probing.scores import scores
 
 
-class Probe(Protocol):
-    """The interface of scikit-learn's classifiers, so any of them is a probe."""
+def class_scores(probe: Any, x: np.ndarray) -> np.ndarray:
+    """Any fitted classifier of scikit-learn, (N, D) features -> (N, K) scores, whose softmax are probabilities.
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        """x (N, D) float32 features, y (N,) classes from 0 to K - 1."""
-
-    def decision_function(self, x: np.ndarray) -> np.ndarray:
-        """(N, D) -> (N, K) class scores, whose softmax are probabilities; (N,) for two classes, as in scikit-learn."""
-
-
-def class_scores(probe: Probe, x: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, K) class scores, also for two classes; logarithms of the probabilities if there are no scores."""
+    Also for two classes, for which scikit-learn's `decision_function` gives one score.
+    """
     if not hasattr(probe, "decision_function"):
         with np.errstate(divide="ignore"):  # -inf at probability 0
-            return np.log(probe.predict_proba(x))  # type: ignore[attr-defined]
+            return np.log(probe.predict_proba(x))
     z = probe.decision_function(x)
     return np.stack([np.zeros_like(z), z], 1) if z.ndim == 1 else z
 
@@ -63,7 +56,7 @@ class Curve:
         self.splits = {"train": train, "test": test}
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, step: int, probe: Probe) -> None:
+    def add(self, step: int, probe: Any) -> None:
         for name, split in self.splits.items():
             self.rows.append({"step": step, "split": name, **scores(class_scores(probe, split.x), split.y)})
 

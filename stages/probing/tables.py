@@ -18,7 +18,7 @@ TABLES = Path("plots/data")
 
 @dataclass(frozen=True)
 class Result:
-    probe: Any  # a fitted `Probe`, with the attributes of its own class
+    probe: Any  # fitted, with the attributes of its own class
     scores: list[dict[str, Any]]  # a row per split
     curve: list[dict[str, Any]]  # a row per step (iteration or epoch) and split; empty if the fit was not recorded
     correct: np.ndarray  # (N,) bool, of the test images
