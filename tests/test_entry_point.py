@@ -40,15 +40,6 @@ def prints(script: str) -> str:
     return done.stdout
 
 
-def test_every_module_can_be_imported_after_the_numeric_libraries_in_any_order() -> None:
-    assert len(MODULES) > 30
-    shuffled = random.Random(0).sample(MODULES, len(MODULES))
-    imports = "\n".join(f"import {name}" for name in shuffled)
-    set_up = f"[os.environ.get(name) for name in {VARIABLES}], torch.get_num_threads()"
-    before = f"import os, numpy, torch, pandas\nbefore = {set_up}"
-    assert prints(f"{before}\n{imports}\nprint(before == ({set_up}))") == "True\n"
-
-
 NOTEBOOK = """
 import numpy, pandas, torch
 from stages.features.extraction import extract
@@ -69,8 +60,15 @@ print(loss.item(), views.mean().item(), train.std(), accuracy)
 """
 
 
-def test_a_notebook_computes_a_loss_a_view_features_and_a_probe_in_ten_lines() -> None:
-    loss, pixel, deviation, accuracy = map(float, prints(NOTEBOOK).split())
+def test_every_module_can_be_imported_in_a_notebook_in_any_order_and_used_in_ten_lines() -> None:
+    """After the numeric libraries, whose settings do not change: a loss, views, features and a probe."""
+    assert len(MODULES) > 30
+    imports = "\n".join(f"import {name}" for name in random.Random(0).sample(MODULES, len(MODULES)))
+    set_up = f"[os.environ.get(name) for name in {VARIABLES}], torch.get_num_threads()"
+    before = f"import os, numpy, torch, pandas\nbefore = {set_up}"
+    unchanged, results = prints(f"{before}\n{imports}\nprint(before == ({set_up}))\n{NOTEBOOK}").splitlines()
+    assert unchanged == "True"
+    loss, pixel, deviation, accuracy = map(float, results.split())
     assert 3 < loss < 20  # the logarithm of 399 candidates is 6.0
     assert 50 < pixel < 200
     assert deviation > 0

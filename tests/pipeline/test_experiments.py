@@ -97,4 +97,4 @@ def test_a_stopped_experiment_has_its_table_so_far_and_can_be_undone(
     assert repository.stages_run(RESTORE_COMMAND) == []
     (repository.path / "plots/data/.pretrain.csv.tmp").unlink()
     assert repository.bytes(*RESULTS) == before
-    assert repository.is_clean()
+    assert repository.run("git status --porcelain") == ""
