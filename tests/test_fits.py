@@ -43,6 +43,7 @@ def write_features(folder: Path, labels_shift: int = 0) -> None:
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["first_classes"] = 4
+    params["neighbours"] = 1000  # more than there are images
     params["linear"]["epochs"] = 3
     params["logreg"]["labels_per_class"] = [5, 10]
     yaml.dump(params, folder / "params.yaml")

@@ -40,5 +40,5 @@ def test_the_nearest_rows_come_first() -> None:
     assert nearest(X, QUERIES, 3).tolist() == expected
 
 
-def test_if_there_are_fewer_images_than_neighbours_all_are_used() -> None:
+def test_if_there_are_fewer_images_than_nearest_ones_to_find_all_are_found() -> None:
     assert nearest(X[:5], QUERIES, 20).shape == (15, 5)
