@@ -113,8 +113,9 @@ class Repository:
         identity = {
             f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
-        # The CPU, also where there is a GPU, because the bytes of a GPU are others.
-        others = {"PATH": f"{scripts}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
+        # The CPU, also where there is a GPU, because the bytes of a GPU are others. DVC starts stages in this shell, which
+        # is often dash: that stays between DVC and the stage's process, where Bash ends.
+        others = {"PATH": f"{scripts}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "", "SHELL": "/bin/sh"}
         self.environment = os.environ | identity | others
 
     @classmethod
