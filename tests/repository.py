@@ -113,8 +113,8 @@ class Repository:
         identity = {
             f"GIT_{who}_{what}": "test@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
-        # The CPU, also where there is a GPU, because the bytes of a GPU are others. DVC starts stages in this shell, which
-        # is often dash: that stays between DVC and the stage's process, where Bash ends.
+        # The CPU, also where there is a GPU, because the bytes of a GPU are others. /bin/sh, because DVC runs stages in
+        # $SHELL; unlike Bash, Debian's /bin/sh keeps running as the parent of a stage that `exec` does not start.
         others = {"PATH": f"{scripts}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "", "SHELL": "/bin/sh"}
         self.environment = os.environ | identity | others
 

@@ -29,7 +29,7 @@ def workers(repository: Repository) -> list[int]:
 def set_processes(repository: Repository, count: int) -> None:
     launch = f"torchrun --standalone --nproc-per-node={count}"
     # More epochs, so that the training is still running after the first checkpoint.
-    repository.run(f"sed -i 's/^launch: .*/launch: {launch}/; s/^epochs: .*/epochs: 8/' params.yaml")
+    repository.run(f"sed -i 's/^launch: .*/launch: {launch}/; s/^epochs: .*/epochs: 4/' params.yaml")
 
 
 def kill_one_and_resume(repository: Repository, which: int) -> None:

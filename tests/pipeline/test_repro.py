@@ -26,7 +26,7 @@ def test_images_tracked_by_dvc_are_available_to_a_temporary_experiment(repositor
 
 def test_code_edited_during_a_run_is_not_recorded(repository: Repository) -> None:
     # More epochs, so that the training is still running after the first checkpoint.
-    repository.run("sed -i 's/^epochs: .*/epochs: 8/' params.yaml")
+    repository.run("sed -i 's/^epochs: .*/epochs: 4/' params.yaml")
     lock = (repository.path / "dvc.lock").read_bytes()
     edited = repository.path / "stages/simclr/augmentation.py"
     code = edited.read_text()

@@ -112,6 +112,7 @@ def test_two_steps_change_every_weight_and_extraction_uses_the_trained_backbone(
     torch.testing.assert_close(extract(encoder, random_images(6), CPU).all(), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_exported_resnet50_predicts_the_same_as_pytorch() -> None:
     """test_export.py exports a ResNet-18, which has the same blocks as a ResNet-34."""
     encoder = copy.deepcopy(two_steps("resnet50", "imagenet")[0])
