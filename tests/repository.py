@@ -150,7 +150,7 @@ class Repository:
 
     def run(self, command: str, fails: bool = False) -> str:
         done = subprocess.run(
-            command, shell=True, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=300
+            command, shell=True, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=600
         )
         output = done.stdout + done.stderr
         assert (done.returncode != 0) is fails, output
