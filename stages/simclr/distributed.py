@@ -40,7 +40,7 @@ def processes() -> Iterator[torch.device]:
     device = torch.device("cuda", number) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    # It ends with DVC or torchrun, because without them its result is lost, but not with a shell (`nohup`).
+    # This process ends with DVC or torchrun, without which its result is lost, but not with a shell (`nohup`).
     if sys.platform == "linux" and ("DVC_STAGE" in os.environ or dist.is_torchelastic_launched()):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
