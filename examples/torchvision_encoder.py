@@ -1,4 +1,4 @@
-"""Loads the encoder into torchvision and extracts the features of a picture.
+"""Loads the encoder into torchvision and extracts the features of an 8-bit picture without transparency.
 
 Run from the root of the repository, after `dvc repro`: python examples/torchvision_encoder.py PICTURE
 """

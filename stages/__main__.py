@@ -4,10 +4,12 @@ It sets the arithmetic before a numeric library is imported, checks that the sta
 and turns a user's mistake or Ctrl-C into a one-line message and the command that undoes the run.
 """
 
+import ctypes
 import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from stages.runtime.arithmetic import fix_arithmetic, verify_arithmetic
 from stages.runtime.errors import UserError
@@ -18,6 +20,7 @@ from stages.runtime.params import FILE, read_params, validated
 # git. touch, because DVC writes params.yaml twice within a second, while git compares sizes and times in seconds:
 # without it, git misses a change to a value of the same length.
 RESTORE_COMMAND = f"touch {FILE} && git checkout HEAD -- {FILE} dvc.lock && dvc repro"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
@@ -30,6 +33,7 @@ def main() -> None:
         fix_arithmetic(name, read_params() if FILE.exists() else {})
         import_module("stages.predict").main()
         return
+    end_with_dvc()
     pipeline = read_pipeline()
     if name not in pipeline:
         raise UserError(f"usage: python -m stages NAME; NAME is one of: {', '.join([*pipeline, 'predict'])}")
@@ -44,9 +48,17 @@ def main() -> None:
         with inputs_must_not_change(name, pipeline[name]):
             script.main(params)
     except (UserError, KeyboardInterrupt) as error:
-        raise UserError(
-            f"{str(error) or 'stopped'}\n(to go back to the committed parameters and results: `{RESTORE_COMMAND}`)"
-        ) from None
+        message = str(error) or "stopped"
+        # Once if torchrun started several processes, and not in a copy (DVC's queue), where nothing has to be undone.
+        if os.environ.get("RANK", "0") == "0" and Path(os.environ.get("DVC_ROOT", ".")).resolve() == Path.cwd():
+            message += f"\n(to go back to the committed parameters and results: `{RESTORE_COMMAND}`)"
+        raise UserError(message) from None
+
+
+def end_with_dvc() -> None:
+    """Without DVC or torchrun the result is lost, so this process ends with them. It does not end with a shell."""
+    if sys.platform == "linux" and os.environ.keys() & {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

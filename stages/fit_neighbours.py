@@ -19,11 +19,14 @@ SHOWN_QUERIES, SHOWN_NEIGHBOURS = 6, 6
 
 def main(params: Params) -> None:
     features = FrozenFeatures()
+    count = min(params.neighbours, len(features.arrays["train_fine"]))
+    if count < params.neighbours:
+        print(f"neighbours = {params.neighbours}: there are {count} training images, and all of them vote")
     evaluate(
         "neighbours",
         features,
         ["all", "superclasses"],
-        lambda _: Neighbours(min(params.neighbours, len(features.arrays["train_fine"]))),
+        lambda _: Neighbours(count),
         params.threads,
         scores_train=False,
     )

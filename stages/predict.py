@@ -125,10 +125,7 @@ def parse() -> argparse.Namespace:
 def listed(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    try:
-        files, others = images_below(given)
-    except OSError as error:
-        raise UserError(f"{shortened(str(given))}: cannot be read ({one_line(error)})") from error
+    files, others = images_below(given)
     if others:
         print(f"{shortened(str(given))}: {in_words(others)}", file=sys.stderr)
     if not files:

@@ -15,7 +15,8 @@ COMMITTED = ROOT / FILE
 
 
 def params(**changes: object) -> Params:
-    return Params.model_validate(load_params(COMMITTED).model_dump() | changes)
+    given = {"data": "sample", "folder": "examples/images", "batch_size": 256, "launch": "python"}
+    return Params.model_validate(load_params(COMMITTED).model_dump() | given | changes)
 
 
 def test_the_message_about_a_batch_that_is_too_large_gives_the_readme_command_for_a_custom_folder(

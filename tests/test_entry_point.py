@@ -132,6 +132,20 @@ def test_a_library_that_ignores_its_variable_is_reported_and_a_single_core_runs_
     assert threads == "{2}"
 
 
+@pytest.mark.parametrize(("starter", "expected"), [("SHELL", 0), ("DVC_STAGE", 9), ("TORCHELASTIC_RUN_ID", 9)])
+def test_a_stage_ends_with_dvc_or_torchrun_but_not_with_a_shell(starter: str, expected: int) -> None:
+    """tests/pipeline/test_experiments.py kills DVC."""
+    script = (
+        f"import ctypes, os; os.environ['{starter}'] = ''\n"
+        "from stages.__main__ import end_with_dvc\n"
+        "end_with_dvc()\n"
+        "found = ctypes.c_int(-1)\n"
+        "ctypes.CDLL(None).prctl(2, ctypes.byref(found))\n"  # PR_GET_PDEATHSIG
+        "print(found.value)"
+    )
+    assert prints(script) == f"{expected}\n"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with only dvc.yaml and params.yaml."""
@@ -162,7 +176,9 @@ def test_outside_the_repository_the_error_is_one_line(
         entry_point.main()
 
 
-def test_every_mistake_gets_one_line_and_the_last_line_tells_how_to_undo_it(folder: Path) -> None:
+def test_every_mistake_gets_one_line_and_the_last_line_tells_how_to_undo_it_outside_the_queue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = folder / "params.yaml"
     content = file.read_text().replace("epochs: 25 ", "epochs: ten").replace("flip: true", "flip: 1")
     file.write_text(content.replace("stem:", "step:"))
@@ -172,6 +188,12 @@ def test_every_mistake_gets_one_line_and_the_last_line_tells_how_to_undo_it(fold
     assert sorted(line.split()[1] for line in mistakes) == ["augment.flip", "epochs", "stem", "step"]
     assert all(line.startswith("params.yaml: ") for line in mistakes)
     assert advice == f"(to go back to the committed parameters and results: `{RESTORE_COMMAND}`)"
+    monkeypatch.setenv("DVC_ROOT", str(folder.parent))  # in the queue, the stage runs in a copy of the repository
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["stages", "check"])
+    with pytest.raises(UserError) as in_a_copy:
+        entry_point.main()
+    assert str(in_a_copy.value).splitlines() == mistakes
 
 
 def test_ctrl_c_gives_one_line_and_the_command_that_undoes_the_run(

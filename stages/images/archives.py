@@ -5,6 +5,7 @@ outputs, which DVC deletes before it runs the stage.
 """
 
 import ftplib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +52,13 @@ def fetch(archive: Archive, mirror: str | None) -> Path:
     """
     if mirror is not None and "://" not in mirror:
         shown = f"{shortened(str(Path(mirror)))}/{archive.name}"
-        try:
-            path = Path(mirror).expanduser() / archive.name
-            if not path.is_file():
-                raise UserError(
-                    f"{shown}: not found; put {archive.site}{archive.name} there, or set mirror to where it is"
-                )
-            found = pooch.file_hash(path)
-        except (OSError, RuntimeError) as error:  # a name that is too long; ~ of an unknown user
-            raise UserError(f"{shown}: cannot be read ({one_line(error)}); set mirror to where it is") from error
-        if not found.startswith(archive.sha256):
+        path = Path(os.path.expanduser(mirror), archive.name)
+        if not (os.path.isfile(path) and os.access(path, os.R_OK)):
+            raise UserError(
+                f"{shown}: not found or not readable; put {archive.site}{archive.name} there, "
+                "or set mirror to where it is"
+            )
+        if not (found := pooch.file_hash(path)).startswith(archive.sha256):
             raise UserError(
                 f"{shown}: SHA-256 is {found}, expected {archive.sha256}: cut short, damaged or another file; "
                 f"get it again from {archive.site}{archive.name}"

@@ -37,57 +37,6 @@ class Listing:
 
 def list_folder(root: Path) -> Listing:
     """Raises UserError with the name of what is missing or not allowed."""
-    try:
-        return _listing(root)
-    except (OSError, ValueError) as error:  # an invalid name, a folder without permission to read it
-        raise UserError(f"{shortened(str(root))}: cannot be read ({one_line(error)})") from error
-
-
-def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
-    """The images in a folder and its subfolders, in the order of their names; the number of other files by ending.
-
-    A broken link or a link to a folder counts as an image, so that it is reported when it is opened.
-    """
-    images: list[Path] = []
-    others: Counter[str] = Counter()
-    for entry in _entries_below(root):
-        ending = _ending(entry)
-        if ending in ENDINGS or (entry.is_symlink() and not os.path.isfile(entry.path)):
-            images.append(Path(entry.path))
-        else:
-            others[ending] += 1
-    return images, others
-
-
-def in_words(endings: Counter[str]) -> str:
-    """One line about files that are left out."""
-    some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(MAX_LISTED_ENDINGS))
-    return shortened(f"{endings.total()} left out because of the ending: {some}")
-
-
-def has_plain_name(path: Path) -> bool:
-    """Whether it is one line of UTF-8, which tables, messages and DVC need."""
-    return not any(category(character) in ("Cc", "Cs") for character in str(path))
-
-
-def _ending(entry: os.DirEntry[str]) -> str:
-    return os.path.splitext(entry.name)[1].lower()
-
-
-def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
-    for entry in _entries(root):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _entries_below(Path(entry.path))
-        else:
-            yield entry
-
-
-def _entries(root: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(root) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _listing(root: Path) -> Listing:
     shown = shortened(str(root))
     layout = f"{shown}: must contain train/<class>/**/* and test/<class>/**/* (optionally unlabeled/**/*)"
     parts = _subfolders(root)
@@ -138,6 +87,53 @@ def _listing(root: Path) -> Listing:
     return Listing(of_train, of_test, unlabelled, _superclasses(root, list(of_train)), others)
 
 
+def images_below(root: Path) -> tuple[list[Path], Counter[str]]:
+    """The images in a folder and its subfolders, in the order of their names; the number of other files by ending.
+
+    A broken link or a link to a folder counts as an image, so that it is reported when it is opened.
+    """
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    for entry in _entries_below(root):
+        ending = _ending(entry)
+        if ending in ENDINGS or (entry.is_symlink() and not os.path.isfile(entry.path)):
+            images.append(Path(entry.path))
+        else:
+            others[ending] += 1
+    return images, others
+
+
+def in_words(endings: Counter[str]) -> str:
+    """One line about files that are left out."""
+    some = ", ".join(f"{count} {ending or 'without one'}" for ending, count in endings.most_common(MAX_LISTED_ENDINGS))
+    return shortened(f"{endings.total()} left out because of the ending: {some}")
+
+
+def has_plain_name(path: Path) -> bool:
+    """Whether it is one line of UTF-8, which tables, messages and DVC need."""
+    return not any(category(character) in ("Cc", "Cs") for character in str(path))
+
+
+def _ending(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()
+
+
+def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(root):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_below(Path(entry.path))
+        else:
+            yield entry
+
+
+def _entries(root: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:  # an invalid name, a folder without permission to read it
+        raise UserError(f"{shortened(str(root))}: cannot be read ({one_line(error)})") from error
+
+
 def _subfolders(root: Path) -> dict[str, Path]:
     """The subfolders by class name."""
     found: dict[str, Path] = {}
@@ -165,11 +161,12 @@ def _composed(name: str) -> str:
 
 def _must_be_file(path: Path) -> None:
     """Raises UserError if it is not a file. DVC does not follow a link to a folder, so it would miss changes there."""
-    if path.is_file() and has_plain_name(path):
+    is_file = os.path.isfile(path)  # unlike that of Path, without an error if the link's target cannot be reached
+    if is_file and has_plain_name(path):
         return
-    if path.is_file():
+    if is_file:
         what, advice = "a file whose name is not one line of UTF-8", "rename it"
-    elif path.is_dir():
+    elif os.path.isdir(path):
         what, advice = "a link to a folder, which DVC does not follow", "put the folder itself there"
     else:
         what, advice = "a broken link" if path.is_symlink() else "not a file", "repair or remove it"

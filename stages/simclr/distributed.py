@@ -4,10 +4,7 @@
 all functions return their argument.
 """
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,7 +19,6 @@ from torch.autograd import Function
 from stages.runtime.errors import UserError, one_line
 
 TIMEOUT = timedelta(minutes=10)  # for waiting for the other processes
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
@@ -40,9 +36,6 @@ def processes() -> Iterator[torch.device]:
     device = torch.device("cuda", number) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    # This process ends with DVC or torchrun, without which its result is lost, but not with a shell (`nohup`).
-    if sys.platform == "linux" and ("DVC_STAGE" in os.environ or dist.is_torchelastic_launched()):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if dist.is_torchelastic_launched():
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"

@@ -149,10 +149,7 @@ def train_epoch(
 def evaluate(
     model: nn.Module, images: Rows | Tensor, batches: tuple[Tensor, ...], view: View, rng: Generator, temperature: float
 ) -> dict[str, float]:
-    """The same metrics without training, using BatchNorm's running statistics, and the health of the embeddings.
-
-    In the first epochs these statistics lag behind the weights, so the held-out loss starts high.
-    """
+    """The same metrics without training, using BatchNorm's running statistics, and the health of the embeddings."""
     model.eval()
     embedded = [embed(model, each, view, rng) for each in load_batches(images, batches)]
     first, second = (torch.cat(views) for views in zip(*(z.float().chunk(2) for z in embedded), strict=True))

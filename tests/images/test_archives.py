@@ -120,7 +120,7 @@ def test_a_damaged_archive_in_the_mirror_is_refused_with_both_checksums_and_left
 
 
 def test_a_file_missing_in_the_mirror_is_named(tmp_path: Path) -> None:
-    assert "archive.tar.gz: not found; put https://example" in refusal(fetch, ARCHIVE, str(tmp_path))
+    assert "archive.tar.gz: not found or not readable; put https://example" in refusal(fetch, ARCHIVE, str(tmp_path))
 
 
 @pytest.mark.parametrize(

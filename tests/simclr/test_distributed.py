@@ -1,6 +1,5 @@
 """Several processes give the results of one (in float64, to exclude rounding), and typical mistakes are detected."""
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,14 +124,6 @@ def test_a_process_without_a_gpu_and_a_full_gpu_are_reported_in_one_line(monkeyp
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert "launch: starts more processes than this host has GPUs (2)" in refusal(fills_the_memory)
-
-
-def test_a_training_that_a_shell_started_goes_on_without_it() -> None:
-    """tests/pipeline/test_experiments.py checks that it ends if DVC started it and is killed."""
-    signal_at_the_end_of_the_parent = ctypes.c_int(-1)
-    with distributed.processes():
-        ctypes.CDLL(None).prctl(2, ctypes.byref(signal_at_the_end_of_the_parent))  # PR_GET_PDEATHSIG
-    assert signal_at_the_end_of_the_parent.value == 0
 
 
 def test_with_one_process_the_functions_return_their_argument() -> None:
