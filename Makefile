@@ -39,9 +39,8 @@ seeds: .venv/installed
 	for seed in 1 2 3 4; do .venv/bin/dvc exp run --temp --set-param seed=$$seed || exit; done
 	.venv/bin/dvc exp show --csv | .venv/bin/python -m benchmarks.seeds > metrics/seeds.csv
 
-# The slow tests (an hour): kill the pipeline and its processes, emulate other processors, share a remote.
+# The slow tests (an hour): kill the pipeline and its processes, emulate other processors.
 chaos: .venv/installed
-	.venv/bin/pip install --quiet --constraint requirements.lock --editable '.[remote]'
 	.venv/bin/pytest -m slow --capture=no
 
 # Resolves the version ranges of pyproject.toml in a fresh .venv and pins the result, without the CUDA libraries: torch

@@ -1,9 +1,8 @@
-"""Helpers of the tests: small inputs, expected errors, a repository to run commands in, a browser."""
+"""Helpers of the tests: small inputs, expected errors, a repository to run commands in."""
 
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +32,6 @@ from stages.simclr.encoder import Encoder
 ROOT = Path(__file__).parent.parent
 RESULTS = ("metrics", "plots", "models", "data")
 CHECKPOINTS = ".dvc/tmp/resume"
-CHROMIUM = shutil.which("chromium")
 CPU = torch.device("cpu")
 VIEW = partial(augment, min_area=0.3, jitter=0.5, grayscale=0.2, blur=0.5, flip=True)
 
@@ -195,26 +193,3 @@ class Repository:
     def is_clean(self) -> bool:
         """Whether git and DVC report no changes."""
         return self.run("git status --porcelain") == "" and "up to date" in self.run("dvc status")
-
-
-def browse(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:
-    """Loads a page in headless Chromium: the DOM, the page's requests, the errors of scripts."""
-    log = profile / "net.json"
-    done = subprocess.run(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--enable-logging=stderr",
-            f"--log-net-log={log}", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    # Requests of the browser itself have no origin. The end of the log is missing if the browser was killed early.
-    text = log.read_text()
-    try:
-        events: list[dict[str, Any]] = json.loads(text)["events"]
-    except json.JSONDecodeError:
-        events = json.loads(text.rstrip().rstrip(",") + "]}")["events"]
-    starts = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    requested = [start["url"] for start in starts if start["initiator"] != "not an origin"]
-    return done.stdout, requested, re.findall(r'CONSOLE.*"(Uncaught .*?)"', done.stderr)

@@ -60,6 +60,12 @@ def write_features(folder: Path, labels_shift: int = 0) -> None:
     write_tensors(folder / FEATURES, tensors, {"encoders": ENCODERS, **names})
 
 
+@pytest.fixture
+def written(empty_folder: Path) -> Path:
+    write_features(empty_folder)
+    return empty_folder
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """All probes, with two kinds of test labels."""
@@ -127,9 +133,7 @@ def test_metrics_have_the_balanced_accuracy_only_if_the_classes_differ_in_size()
     assert set(same_sizes) == {"all", "all_gain"}
 
 
-def test_with_few_labels_c_is_chosen_on_the_first_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_features(tmp_path)
+def test_with_few_labels_c_is_chosen_on_the_first_draw(written: Path) -> None:
     features, params = FrozenFeatures(), load_params()
     train, test = features.splits("all", "pixels")
     draws = [train.subset(draw_labels(train.y, 5, [params.seed, 5, draw])) for draw in range(3)]
@@ -194,12 +198,8 @@ def test_accuracy_new_is_the_accuracy_on_test_images_not_seen_before(runs: list[
     assert set(first.images_new) == {sum(number % 4 != 0 and number % 10 < 4 for number in range(100))}
 
 
-def test_fits_that_max_iter_stopped_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_features(tmp_path)
-    file = tmp_path / "params.yaml"
+def test_fits_that_max_iter_stopped_are_reported(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written / "params.yaml"
     file.write_text(file.read_text().replace("max_iter: 100 ", "max_iter: 1 "))
     fit_logreg.main(load_params())
     stopped = f" {fit_logreg.NOT_CONVERGED}"
@@ -217,14 +217,10 @@ def test_fits_that_max_iter_stopped_are_reported(
 
 @pytest.mark.parametrize("first_classes", [2, 10])
 @pytest.mark.parametrize("classifier", [RidgeClassifier(), GaussianNB()])  # with scores, with probabilities
-def test_any_classifier_of_scikit_learn_is_a_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: Any, first_classes: int
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_features(tmp_path)
+def test_any_classifier_of_scikit_learn_is_a_probe(written: Path, classifier: Any, first_classes: int) -> None:
     features = FrozenFeatures(first_classes)
     evaluate("other", features, ["first"], lambda _: classifier, threads=1)
-    row = table(tmp_path, "scores").query("probe == 'other' and encoder == 'simclr' and split == 'test'")
+    row = table(written, "scores").query("probe == 'other' and encoder == 'simclr' and split == 'test'")
     train, test = (clusters(count, 10, 2.0, seed).first(first_classes) for count, seed in ((120, 0), (100, 1)))
     assert row.accuracy.item() == pytest.approx(classifier.fit(train.x, train.y).score(test.x, test.y))
 
@@ -256,11 +252,7 @@ def test_a_chosen_c_at_the_edge_of_the_range_and_a_fit_that_has_not_converged_ar
     assert fit_logreg.warnings_of(results, params) == []
 
 
-def test_features_that_are_equal_for_all_images_give_a_one_line_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_features(tmp_path)
+def test_features_that_are_equal_for_all_images_give_a_one_line_error(written: Path) -> None:
     tensors, metadata = read_tensors(FEATURES)
     write_tensors(Path("changed"), tensors | {"train_untrained": torch.zeros(120, 16)}, metadata)
     Path("changed").replace(FEATURES)

@@ -14,7 +14,7 @@ from stages import report
 from stages.images.sample import COARSE_NAMES, FINE_NAMES
 from stages.io.tensors import write_tensors
 from stages.reporting.summaries import read_probe_tables
-from tests.repository import CHROMIUM, ROOT, browse, load_params, random_images
+from tests.repository import ROOT, load_params, random_images
 
 BOLD = "<b>bold</b>"
 ENCODERS = ["pixels", "untrained", "simclr"]
@@ -142,27 +142,3 @@ def test_the_page_has_the_parameters_the_versions_and_the_checksums_of_the_input
     for name in report.HASHED_FILES:
         md5 = hashlib.md5((folder / name).read_bytes()).hexdigest()
         assert f'{name}</code></td><td class="text"><code>{md5}</code>' in page
-
-
-browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Debian's package)")
-
-
-@browser
-def test_a_browser_shows_all_pictures_and_requests_nothing(page: str, folder: Path, tmp_path: Path) -> None:
-    # A picture that does not load removes itself from the page.
-    (folder / "watched.html").write_text(page.replace("<img ", '<img onerror="this.remove()" '))
-    dom, requested, errors = browse(folder / "watched.html", tmp_path)
-    assert dom.count("<img ") == page.count("<img ")
-    assert (requested, errors) == ([], [])
-
-
-@browser
-def test_the_browser_check_detects_requests_broken_pictures_and_script_errors(tmp_path: Path) -> None:
-    (tmp_path / "bad.html").write_text(
-        '<img onerror="this.remove()" src="data:image/png;base64,AAAA"><img src="http://example.invalid/x.png">'
-        "<script>nowhere()</script>"
-    )
-    dom, requested, errors = browse(tmp_path / "bad.html", tmp_path)
-    assert dom.count("<img ") == 1
-    assert set(requested) == {"http://example.invalid/x.png"}
-    assert errors == ["Uncaught ReferenceError: nowhere is not defined"]

@@ -15,7 +15,6 @@ import joblib
 import onnx
 import pytest
 import torch
-from ruamel.yaml import YAML
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.optim import AdamW
@@ -197,12 +196,6 @@ def test_without_same_bytes_the_libraries_choose_their_kernels() -> None:
     found = environment_variables({"same_bytes": False, "threads": 64}, True)
     assert found["OMP_NUM_THREADS"] == "64"
     assert not found.keys() & {"MKL_CBWR", *arithmetic.SAME_KERNELS}
-
-
-def test_threads_and_same_bytes_are_tracked_by_the_stages_that_compute() -> None:
-    listed = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in ("pretrain", "extract-features", "fit-logreg", "fit-linear", "fit-neighbours"):
-        assert {"threads", "same_bytes"} <= set(listed[stage]["params"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from stages.io.tensors import open_tensors
-from tests.repository import ROOT, Repository
+from tests.repository import RESULTS, ROOT, Repository
 
 METADATA = {
     "simclr": {"format", "architecture", "backbone", "stem", "input", "image_size", "features", "data", "training"},
@@ -36,6 +36,12 @@ def test_the_shared_model_has_the_accuracy_of_its_probe(
     *share, get = re.findall(r"^(?:dvc remote add|dvc push|git commit|dvc artifacts).*", text, re.M)
     for command in share:
         repository.run(command.replace(" URL", f" {tmp_path}/storage"))
+    repository.run(f"git clone -q . {tmp_path}/fresh")
+    fresh = Repository(tmp_path / "fresh")
+    fresh.run("dvc pull --run-cache")
+    assert fresh.stages_run("dvc repro") == []
+    assert fresh.bytes(*RESULTS) == repository.bytes(*RESULTS)
+    assert fresh.is_clean()
     elsewhere = Repository(tmp_path / "elsewhere")
     elsewhere.path.mkdir()
     elsewhere.environment |= {"PYTHONPATH": str(repository.path)}

@@ -14,7 +14,6 @@ from stages.reporting.summaries import (
     groups,
     read_table,
     reliability,
-    results_of,
     surest_mistakes,
     verdict,
 )
@@ -79,26 +78,6 @@ def test_empty_numbers_are_read_as_nan_and_class_names_as_text(tmp_path: Path) -
     table = read_table(tmp_path / "x.csv")
     assert table.actual.tolist() == ["7", "nan", ""]
     assert table.loss.tolist() == [0.5, pytest.approx(float("nan"), nan_ok=True), 1]
-
-
-def test_results_hold_the_test_scores_the_gains_and_the_training_accuracy() -> None:
-    keys = {"probe": "logreg", "classes": "all"}
-    scores = pd.DataFrame(
-        [{**keys, "encoder": name, "split": split, "accuracy": accuracy, "accuracy_low": accuracy - 0.2,
-          "majority": 0.4}
-         for name, split, accuracy in (("pixels", "train", 0.9), ("pixels", "test", 0.5), ("simclr", "train", 1.0),
-                                       ("simclr", "test", 0.7))]
-    )  # fmt: skip
-    gains = pd.DataFrame([{**keys, "control": "pixels", "gain": 0.2}])
-    (result,) = results_of(scores, gains, {"all": "all 3 classes"}).items()
-    assert result[0] == "logistic regression, all 3 classes"
-    assert result[1]["test"]["simclr"]["accuracy"] == 0.7
-    assert result[1]["gain"]["pixels"]["gain"] == 0.2
-    assert result[1]["train"] == {"pixels": 0.9, "simclr": 1.0}
-    assert result[1]["majority"] == 0.4
-    assert result[1]["is_informative"]
-    (result,) = results_of(scores.assign(majority=0.5), gains, {"all": "all 3 classes"}).values()
-    assert not result["is_informative"]  # 70 % with an interval that includes 50 %
 
 
 def concluded(accuracy: float, low: float, high: float, with_twenty: float, pixels_with_twenty: float = 0.2) -> str:
