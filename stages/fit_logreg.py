@@ -6,6 +6,7 @@ outputs. models/classifier.safetensors is the probe of all classes on SimCLR's f
 """
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from stages.io.tensors import FORMAT, write_tensors
 from stages.io.writing import write_table
 from stages.probes.logreg import ChosenC, LogisticProbe
-from stages.probing.evaluation import FrozenFeatures, Job, evaluate, run_concurrently
+from stages.probing.evaluation import FrozenFeatures, Jobs, evaluate, run_concurrently
 from stages.probing.params import LogregParams as Params
 from stages.probing.predictions import prediction_table
 from stages.probing.probe import Curve, class_scores, draw_labels
@@ -55,15 +56,11 @@ def chosen_c(params: Params, curve: Curve | None = None) -> ChosenC:
     return ChosenC(logreg.C, logreg.max_iter, params.seed, logreg.choice_images, curve)
 
 
-def few_label_jobs(features: FrozenFeatures, params: Params) -> list[Job]:
+def few_label_jobs(features: FrozenFeatures, params: Params) -> Jobs:
     """Logistic regression of all classes with few labels. Keys: encoder, labelled images per class."""
-    jobs = []
     fewest = np.bincount(features.arrays["train_fine"]).min()
-    for encoder in features.encoders:
-        for per_class in sorted(count for count in set(params.logreg.labels_per_class) if count < fewest):
-            run = partial(few_labels, encoder, per_class, features, params)
-            jobs.append(Job((encoder, per_class), per_class, run))
-    return jobs
+    counts = sorted(count for count in set(params.logreg.labels_per_class) if count < fewest)
+    return {key: partial(few_labels, *key, features, params) for key in product(features.encoders, counts)}
 
 
 def few_labels(encoder: str, per_class: int, features: FrozenFeatures, params: Params) -> tuple[list[float], str]:

@@ -1,8 +1,9 @@
 """Fits a probe for every task and encoder, several at the same time, and scores it on the test images."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,12 +66,7 @@ def tasks_of(fine_names: list[str], coarse_names: list[str], first_classes: int 
     return tasks if coarse_names == fine_names else tasks | {"superclasses": Task("coarse", len(coarse_names))}
 
 
-class Job(NamedTuple):
-    """One probe to fit and to score."""
-
-    key: tuple
-    size: int  # the largest jobs start first
-    run: Callable[[], tuple[Any, str]]  # returns a result and a line for the log
+Jobs = Mapping[Any, Callable[[], tuple[Any, str]]]  # by key: fits and scores a probe; gives a result and a line
 
 
 def evaluate(
@@ -103,17 +99,13 @@ def evaluate(
         result = Result(probe, [*of_train, on_test], curve.rows if curve else [], correct, test.y)
         return result, f"{name}, {classes}, {encoder}: test accuracy {correct.mean():.1%}"
 
-    jobs = []
-    for classes in [each for each in tasks if each in features.tasks] or ["all"]:
-        for encoder in features.encoders:
-            train, _ = features.splits(classes, encoder)
-            jobs.append(Job((classes, encoder), len(train.y) * train.classes, partial(run, classes, encoder)))
-    results = run_concurrently(name, jobs, features, threads)
+    keys = product([each for each in tasks if each in features.tasks] or ["all"], features.encoders)
+    results = run_concurrently(name, {key: partial(run, *key) for key in keys}, features, threads)
     write_results(name, results)
     return results
 
 
-def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threads: int) -> dict[tuple, Any]:
+def run_concurrently(name: str, jobs: Jobs, features: FrozenFeatures, threads: int) -> dict[Any, Any]:
     """The results by key, in the order of the jobs."""
     # One thread per matrix product, and several probes side by side: faster, and the results do not depend on
     # the number of probes.
@@ -121,17 +113,14 @@ def run_concurrently(name: str, jobs: list[Job], features: FrozenFeatures, threa
     threadpool_limits(1)
     found = {}
     largest, _ = features.splits("all", "simclr")
-    pool = ThreadPoolExecutor(concurrent_jobs(largest, threads))
-    with progress_bar(name, len(jobs), "probes") as progress:
-        try:
-            running = {pool.submit(job.run): job.key for job in sorted(jobs, key=lambda job: -job.size)}
-            for done in as_completed(running):
-                found[running[done]], line = done.result()
-                progress.write(line)
-                progress.update()
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, only running jobs are waited for
-    return {job.key: found[job.key] for job in jobs}
+    pool, progress = ThreadPoolExecutor(concurrent_jobs(largest, threads)), progress_bar(name, len(jobs), "probes")
+    with pool, progress:
+        # After an error or Ctrl-C, `map` cancels the jobs that have not started.
+        for key, (result, line) in zip(jobs, pool.map(lambda run: run(), jobs.values()), strict=True):
+            found[key] = result
+            progress.write(line)
+            progress.update()
+    return found
 
 
 def concurrent_jobs(largest: Split, threads: int) -> int:
