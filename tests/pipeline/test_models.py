@@ -39,9 +39,8 @@ def test_the_shared_model_has_the_accuracy_of_its_probe(
     repository.run(f"git clone -q . {tmp_path}/fresh")
     fresh = Repository(tmp_path / "fresh")
     fresh.run("dvc pull --run-cache")
-    assert fresh.stages_run("dvc repro") == []
-    assert fresh.bytes(*RESULTS) == repository.bytes(*RESULTS)
     assert fresh.is_clean()
+    assert fresh.bytes(*RESULTS) == repository.bytes(*RESULTS)
     elsewhere = Repository(tmp_path / "elsewhere")
     elsewhere.path.mkdir()
     elsewhere.environment |= {"PYTHONPATH": str(repository.path)}
