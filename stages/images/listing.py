@@ -161,7 +161,7 @@ def _composed(name: str) -> str:
 
 def _must_be_file(path: Path) -> None:
     """Raises UserError if it is not a file. DVC does not follow a link to a folder, so it would miss changes there."""
-    is_file = os.path.isfile(path)  # unlike that of Path, without an error if the link's target cannot be reached
+    is_file = os.path.isfile(path)  # Path.is_file raises an error if a link's target cannot be reached
     if is_file and has_plain_name(path):
         return
     if is_file:

@@ -124,10 +124,3 @@ def test_a_process_without_a_gpu_and_a_full_gpu_are_reported_in_one_line(monkeyp
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert "launch: starts more processes than this host has GPUs (2)" in refusal(fills_the_memory)
-
-
-def test_with_one_process_the_functions_return_their_argument() -> None:
-    x = torch.arange(6.0)
-    assert torch.equal(distributed.shard(x), x)
-    assert torch.equal(distributed.all_gather(x), x)
-    distributed.must_agree({"torch": "1"})
