@@ -331,7 +331,7 @@ def draw_neighbours(table: pd.DataFrame, test_images: Rows | Tensor, train_image
 
 
 def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
-    """Misclassified test images, their class and what the probe said. images: all test images (N, H, W, 3) uint8."""
+    """Misclassified test images, their class and the prediction. images: all test images (N, H, W, 3) uint8."""
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
     figure = Figure(figsize=(WIDTH, 2.1 * rows), layout="constrained")
@@ -340,7 +340,7 @@ def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
         axis.set_axis_off()
     for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
         _picture(axis, images[wrong.image])
-        lines = (wrong.actual, f"said {wrong.predicted} ({100 * wrong.confidence:.0f} %)")
+        lines = (wrong.actual, f"predicted {wrong.predicted} ({100 * wrong.confidence:.0f} %)")
         axis.set_title("\n".join(textwrap.fill(line, WRAPPED_LENGTH) for line in lines), fontsize=8)
     return figure
 
