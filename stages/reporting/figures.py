@@ -340,7 +340,7 @@ def draw_mistakes(mistakes: pd.DataFrame, images: Rows | Tensor) -> Figure:
         axis.set_axis_off()
     for axis, wrong in zip(axes, mistakes.itertuples(), strict=False):
         _picture(axis, images[wrong.image])
-        lines = (wrong.actual, f"predicted {wrong.predicted} ({100 * wrong.confidence:.0f} %)")
+        lines = (wrong.actual, f"predicted {wrong.predicted} ({100 * wrong.confidence:.0f}\N{NO-BREAK SPACE}%)")
         axis.set_title("\n".join(textwrap.fill(line, WRAPPED_LENGTH) for line in lines), fontsize=8)
     return figure
 

@@ -63,8 +63,12 @@ def test_the_calibration_error_is_the_mean_distance_of_the_points_from_the_diago
 
 def test_without_mistakes_the_picture_is_empty() -> None:
     assert as_png(draw_mistakes(pd.DataFrame(), random_images(4))).startswith(b"\x89PNG")
-    predictions = pd.DataFrame([{"image": 1, "actual": "fence", "predicted": "house", "confidence": 0.35}])
-    assert draw_mistakes(predictions, random_images(4)).axes[0].get_title() == "fence\npredicted house (35 %)"
+
+
+def test_a_long_title_of_a_mistake_is_not_broken_before_the_percent_sign() -> None:
+    predictions = pd.DataFrame([{"image": 1, "actual": "pine_tree", "predicted": "oak_tree", "confidence": 0.83}])
+    title = draw_mistakes(predictions, random_images(4)).axes[0].get_title()
+    assert title == "pine_tree\npredicted oak_tree\n(83\N{NO-BREAK SPACE}%)"
 
 
 def test_the_title_of_a_small_confusion_matrix_fits() -> None:
